@@ -1,0 +1,80 @@
+//! From `main` to an exit code.
+//!
+//! Messages go to standard error: `TOOL: SUBJECT: error: WHAT [CLASS]`, then `hint:` lines; lower case, no full stop.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::state::{Class, Fault};
+
+/// A command-line tool.
+pub trait Tool: Parser {
+    /// What messages name: the target or the source.
+    fn subject(&self) -> Option<String>;
+
+    /// Does it.
+    fn run(self) -> Result<(), Fault>;
+}
+
+/// The page of exit codes, the same for every tool.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 I/O or system error, 2 usage, 3 stream damaged or incomplete, \
+4 refused, 5 the check ran and the answer is no, 6 busy.";
+
+/// Parses the command line, runs the tool, reports.
+pub fn main<T: Tool>() -> ExitCode {
+    let command = T::command().after_long_help(EXIT_CODES).arg(
+        clap::Arg::new("completions")
+            .long("completions")
+            .value_name("SHELL")
+            .help("Print a completion script for bash, zsh, fish, elvish or powershell")
+            .value_parser(clap::value_parser!(clap_complete::Shell))
+            .exclusive(true)
+            .hide_short_help(true),
+    );
+    let name = command.get_name().to_owned();
+    let mut full = command.clone();
+    let matches = match command.try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&name, &error),
+    };
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("completions") {
+        clap_complete::generate(*shell, &mut full, name, &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let tool = match T::from_arg_matches(&matches) {
+        Ok(tool) => tool,
+        Err(error) => return usage(&name, &error),
+    };
+    let subject = tool.subject();
+    match tool.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            report(&name, subject.as_deref(), &fault);
+            ExitCode::from(fault.class.exit_code())
+        }
+    }
+}
+
+fn usage(name: &str, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // --help and --version
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    eprintln!("{name}: {} [{}]", text.trim_end(), Class::Usage.word());
+    ExitCode::from(Class::Usage.exit_code())
+}
+
+/// Nobody is there to read why, when the reader went away.
+fn report(name: &str, subject: Option<&str>, fault: &Fault) {
+    if fault.class == Class::Pipe {
+        return;
+    }
+    let subject = subject.map(|subject| format!("{subject}: ")).unwrap_or_default();
+    eprintln!("{name}: {subject}error: {fault}");
+    for hint in &fault.hints {
+        eprintln!("{name}: hint: {hint}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Vocabulary → bytes.
+
+use std::io::{self, IoSlice, Write};
+
+use super::chain::Chain;
+use super::frame::FrameHeader;
+use super::{Change, Digest, Header, Id, Image, Totals, Trailer, wire};
+
+/// Writes one stream. Nothing but [`Writer::finish`] seals it.
+pub struct Writer<W: Write> {
+    output: W,
+    chain: Chain,
+    frames: u64,
+    totals: Totals,
+    written: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes preamble, HEADER and OBJECT and flushes them, so that a reader can refuse at once.
+    pub fn begin(output: W, header: &Header, image: &Image) -> io::Result<Writer<W>> {
+        let mut writer = Writer { output, chain: Chain::new(), frames: 0, totals: Totals::default(), written: 0 };
+        let mut preamble = wire::MAGIC.to_vec();
+        preamble.extend(wire::MAJOR.to_le_bytes());
+        preamble.extend(wire::MINOR.to_le_bytes());
+        preamble.extend(crc32fast::hash(&preamble).to_le_bytes());
+        writer.put(&preamble, &[])?;
+        writer.frame(wire::kind::HEADER, 0, 0, &header.encode())?;
+        writer.chain.link();
+        writer.frame(wire::kind::OBJECT, 0, 0, &image.encode())?;
+        writer.output.flush()?;
+        Ok(writer)
+    }
+
+    /// Writes one change, and the CHECKPOINT that may be due after it.
+    pub fn change(&mut self, change: &Change) -> io::Result<()> {
+        self.totals.count(change);
+        match change {
+            Change::Data { offset, payload } => self.frame(wire::kind::DATA, 0, *offset, payload)?,
+            Change::Zero { offset, len, may_deallocate } => {
+                let flags = if *may_deallocate { wire::ZERO_MAY_DEALLOCATE } else { 0 };
+                self.frame(wire::kind::ZERO, flags, *offset, &len.to_le_bytes())?;
+            }
+        }
+        if self.chain.checkpoint_due() { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Seals the stream with END, flushes it, and says what END said.
+    pub fn finish(mut self, to: Option<Id>) -> io::Result<Trailer> {
+        let mut payload = Trailer::encode_undigested(to, self.frames, &self.totals);
+        self.chain.update(&payload);
+        let trailer = Trailer { to, frames: self.frames, totals: self.totals, digest: self.chain.link() };
+        payload.extend(trailer.digest.0);
+        self.frame(wire::kind::END, 0, 0, &payload)?;
+        self.output.flush()?;
+        Ok(trailer)
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What lies below, for a look at it.
+    pub fn output(&self) -> &W {
+        &self.output
+    }
+
+    fn checkpoint(&mut self) -> io::Result<()> {
+        let mut payload = Vec::with_capacity(wire::CHECKPOINT_LEN);
+        for number in [self.frames, self.totals.data_bytes, self.totals.zero_bytes] {
+            payload.extend(number.to_le_bytes());
+        }
+        let Digest(link) = self.chain.link();
+        payload.extend(link);
+        // A link stands for all before it; its own frame is no part of the next segment.
+        let chain = std::mem::replace(&mut self.chain, Chain::new());
+        let written = self.frame(wire::kind::CHECKPOINT, 0, 0, &payload);
+        self.chain = chain;
+        written
+    }
+
+    fn frame(&mut self, kind: u16, flags: u16, offset: u64, payload: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let payload_crc = crc32fast::hash(payload);
+        let header = FrameHeader { kind, flags, len, number: self.frames, offset, payload_crc };
+        self.put(&header.encode(), payload)?;
+        self.chain.frame(len);
+        self.frames = self.frames.saturating_add(1);
+        Ok(())
+    }
+
+    /// Writes and hashes two pieces as one.
+    fn put(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        self.chain.update(head);
+        self.chain.update(body);
+        write_all_vectored(&mut self.output, head, body)?;
+        self.written = self.written.saturating_add(head.len() as u64).saturating_add(body.len() as u64);
+        Ok(())
+    }
+}
+
+/// Both pieces with as few calls as the output takes them, without copying them together.
+fn write_all_vectored(output: &mut impl Write, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
+    while !head.is_empty() {
+        match output.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => {
+                let of_body = taken.saturating_sub(head.len());
+                head = head.get(taken..).unwrap_or_default();
+                body = body.get(of_body..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    output.write_all(body)
+}

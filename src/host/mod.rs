@@ -1,0 +1,3 @@
+//! The outside: standard streams, block devices, other programs, librbd. The only place where `unsafe` is allowed, file by file.
+
+pub mod stdio;

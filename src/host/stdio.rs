@@ -1,0 +1,57 @@
+//! Standard input and output as streams of bytes.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::state::{Class, Fault};
+
+/// What our pipes hold, and what is read at once: 256 KiB was fastest; larger pipes fall out of the processor's cache.
+const PIPE: usize = 256 << 10;
+/// Small frames are read together; a payload of 1 MiB passes by the buffer but for its beginning.
+const READ_AHEAD: usize = 64 << 10;
+
+/// Standard input as a stream. A terminal is refused.
+pub fn input() -> Result<BufReader<File>, Fault> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Err(Fault::new(Class::Usage, "standard input is a terminal, not a stream")
+            .hint("a stream comes through a pipe or a redirection: … | THIS, or THIS <FILE"));
+    }
+    Ok(BufReader::with_capacity(READ_AHEAD, own(stdin.as_fd(), "standard input")?))
+}
+
+/// Standard output as a stream. A terminal is refused.
+pub fn output() -> Result<File, Fault> {
+    let stdout = io::stdout();
+    if stdout.is_terminal() {
+        return Err(Fault::new(Class::Usage, "refusing to write a binary stream to a terminal")
+            .hint("send it through a pipe or into a file; `… | extent-inspect` shows it as text"));
+    }
+    own(stdout.as_fd(), "standard output")
+}
+
+/// An own descriptor of the same open file, so that no line buffering of the library lies between.
+fn own(fd: impl AsFd, name: &str) -> Result<File, Fault> {
+    let fd = fd.as_fd().try_clone_to_owned().map_err(|error| Fault::io(name, &error))?;
+    // Not a pipe, or not allowed to: then it stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE);
+    Ok(File::from(fd))
+}
+
+/// Ends this process, silently and with failure, as soon as nobody reads standard output any more.
+///
+/// A source that searches a large, empty image would otherwise learn of a refusal only at its next write. Only for tools
+/// that have nothing to put in order when they end.
+pub fn exit_when_reader_dies() {
+    std::thread::spawn(|| {
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+        if fds[0].revents().contains(PollFlags::ERR) {
+            std::process::exit(Class::Pipe.exit_code().into());
+        }
+    });
+}

@@ -1,0 +1,14 @@
+//! Siphon moves *what changed* between block devices, images and file trees of different storage systems.
+//!
+//! > A source turns one system's idea of change into extents · the stream carries them · a sink makes them true and
+//! > commits on proof · a mark remembers the state · the next source asks for it.
+//!
+//! Read [`flow`] first: it is the whole of what every tool does. The modules, in the order in which data flows:
+pub mod cli;
+pub mod filter;
+pub mod flow;
+pub mod format;
+pub mod host;
+pub mod sink;
+pub mod source;
+pub mod state;

@@ -1,0 +1,63 @@
+//! An extent stream as a sink: what every `…-diff-stream` writes.
+
+use std::io::{self, Write};
+
+use crate::flow::{Proof, Sink};
+use crate::format::{Change, Header, Image, Trailer, Writer};
+use crate::state::{Class, Fault};
+
+/// The stream on an output. END is written by commit and by nothing else.
+pub struct Encoder<W: Write>(Stage<W>);
+
+enum Stage<W: Write> {
+    Waiting(W),
+    Writing(Box<Writer<W>>),
+    Broken,
+}
+
+/// What a sealed stream came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// What END says.
+    pub trailer: Trailer,
+}
+
+impl<W: Write> Encoder<W> {
+    /// Writes to this output.
+    pub fn new(output: W) -> Encoder<W> {
+        Encoder(Stage::Waiting(output))
+    }
+}
+
+impl<W: Write> Sink for Encoder<W> {
+    type Done = Sealed;
+
+    fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
+        if let Stage::Waiting(output) = std::mem::replace(&mut self.0, Stage::Broken) {
+            self.0 = Stage::Writing(Box::new(Writer::begin(output, header, image).map_err(failed)?));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), Fault> {
+        match &mut self.0 {
+            Stage::Writing(writer) => writer.change(&change).map_err(failed),
+            Stage::Waiting(_) | Stage::Broken => Err(out_of_turn()),
+        }
+    }
+
+    fn commit(self, proof: Proof) -> Result<Sealed, Fault> {
+        match self.0 {
+            Stage::Writing(writer) => Ok(Sealed { trailer: writer.finish(proof.ending().to).map_err(failed)? }),
+            Stage::Waiting(_) | Stage::Broken => Err(out_of_turn()),
+        }
+    }
+}
+
+fn failed(error: io::Error) -> Fault {
+    Fault::io("writing the stream", &error)
+}
+
+fn out_of_turn() -> Fault {
+    Fault::new(Class::Io, "the stream was written to out of turn")
+}

@@ -1,0 +1,12 @@
+//! Where changes become true: one file per kind. Every sink passes the shared suite in `tests/sinks.rs`.
+
+// The compiler lists who must decide about a new kind of change.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod encoder;
+mod listing;
+mod memory;
+
+pub use encoder::{Encoder, Sealed};
+pub use listing::{Listing, Style};
+pub use memory::Memory;

@@ -1,0 +1,23 @@
+//! States: their identities, the lists that tools exchange, the records that targets keep, and what may follow what.
+//!
+//! Pure: no file, no process, no clock. What a target *is* ([`Standing`]) is found out by a sink; what may be done with
+//! it ([`decide`]) is decided here, once for every sink.
+
+mod content;
+mod fault;
+mod identity;
+mod list;
+mod mark;
+mod receipt;
+mod standing;
+
+pub use content::ContentRoot;
+pub use fault::{Class, Fault};
+pub use identity::{
+    RbdImage, ZfsGuid, file_source, file_state, lvm_source, lvm_state, rbd_source, rbd_state, zfs_source, zfs_state,
+};
+pub(crate) use list::escape;
+pub use list::{State, StateList};
+pub use mark::{Mark, Run, escape_zfs_name};
+pub use receipt::Receipt;
+pub use standing::{Act, Head, Held, NextStream, Overrides, Plan, Standing, Unfinished, decide};
