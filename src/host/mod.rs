@@ -1,3 +1,4 @@
 //! The outside: standard streams, block devices, other programs, librbd. The only place where `unsafe` is allowed, file by file.
 
+pub mod ceph;
 pub mod stdio;
