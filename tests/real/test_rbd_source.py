@@ -479,6 +479,7 @@ def refusals_have_names():
     rbd.RBD().migration_abort(moving.io, "moved")
     # mirroring
     rbd.RBD().mirror_mode_set(image.io, rbd.RBD_MIRROR_MODE_IMAGE)
+    rbd.RBD().mirror_peer_add(image.io, "elsewhere", "client.mirror")
     mirrored = Img(MiB).snap("s")
     mirrored.i.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_SNAPSHOT)
     mirrored.i.mirror_image_create_snapshot()
