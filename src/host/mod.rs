@@ -1,3 +1,6 @@
 //! The outside: standard streams, block devices, other programs, librbd. The only place where `unsafe` is allowed, file by file.
 
+pub mod claim;
+pub mod holes;
+pub mod stamp;
 pub mod stdio;
