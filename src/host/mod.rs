@@ -1,6 +1,8 @@
 //! The outside: standard streams, block devices, other programs, librbd. The only place where `unsafe` is allowed, file by file.
 
-pub mod claim;
+pub mod command;
+pub mod device;
 pub mod holes;
 pub mod stamp;
 pub mod stdio;
+pub mod zfs;

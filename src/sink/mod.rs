@@ -6,7 +6,9 @@
 mod encoder;
 mod listing;
 mod memory;
+mod queue;
 
 pub use encoder::{Encoder, Sealed};
 pub use listing::{Listing, Style};
 pub use memory::Memory;
+pub use queue::WriteQueue;
