@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image, wire};
+use crate::format::{Change, Header, Image, all_zero, wire};
 use crate::state::Fault;
 
 /// Brings changes into canonical form on their way into a sink.
@@ -160,10 +160,4 @@ fn join(mut pieces: Vec<Bytes>) -> Bytes {
     let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
     pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
     joined.freeze()
-}
-
-/// Sixteen bytes at a time: as fast as memory, where a byte-wise test is not.
-pub(crate) fn all_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }

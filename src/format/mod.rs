@@ -21,6 +21,7 @@ mod reader;
 mod trailer;
 pub mod wire;
 mod writer;
+mod zeros;
 
 pub use buffer::{Buffer, Pool};
 pub use change::Change;
@@ -30,3 +31,4 @@ pub use id::{Digest, Id};
 pub use reader::{ReadError, Reader};
 pub use trailer::{Totals, Trailer};
 pub use writer::Writer;
+pub use zeros::all_zero;

@@ -154,9 +154,7 @@ impl Device {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 match fallocate(&self.file, flags, offset, len) {
                     Ok(()) => Ok(()),
-                    Err(rustix::io::Errno::NOSPC | rustix::io::Errno::IO) => {
-                        Err(self.failed("zeroing", &io::Error::last_os_error()))
-                    }
+                    Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::IO)) => Err(self.failed("zeroing", &error.into())),
                     // Not supported here, or not aligned for it.
                     Err(_) => self.write_zeros(offset, len),
                 }
@@ -215,6 +213,12 @@ impl Device {
 /// A length that was bounded by a buffer's size before.
 fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+/// Opens a block device for reading while nobody has claimed it, and claims it as long as it is open.
+pub fn open_unclaimed(path: &Path) -> Result<File, Fault> {
+    let flags = OFlags::EXCL.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| open_failed(path, &error))
 }
 
 struct ZvolName([u8; 256]);

@@ -2,5 +2,7 @@
 
 pub mod command;
 pub mod device;
+pub mod holes;
+pub mod stamp;
 pub mod stdio;
 pub mod zfs;
