@@ -42,7 +42,6 @@ pub struct Keeper {
     dataset: Dataset,
     device: Arc<Device>,
     act: Act,
-    mark_name: String,
     /// Dropped last: hides the device once it is closed.
     _exposure: Exposure,
 }
@@ -55,9 +54,15 @@ impl Keeper {
             return Err(Fault::new(Class::Unsupported, "this is a file system, not a volume"));
         }
         // What can be refused without the device is refused before the device is shown to anybody.
-        let standing = marks::standing(known.as_ref());
+        let mut standing = marks::standing(known.as_ref());
         let plan = decide(&standing, request.next, options.overrides)?;
         if options.dry_run {
+            if let (Head::AtMark, Some(dataset), Some(newest)) = (&standing.head, &known, standing.marks.last())
+                && evidence::written_since(dataset, &newest.name)?
+            {
+                standing.head = Head::WrittenSince;
+            }
+            let plan = decide(&standing, request.next, options.overrides)?;
             options.note(&describe(&plan, &standing));
             return Ok(None);
         }
@@ -69,8 +74,7 @@ impl Keeper {
         // Under the claim: look again, and closer.
         let (dataset, standing) = settled_standing(&options, &device)?;
         let plan = if created { plan } else { decide(&standing, request.next, options.overrides)? };
-        let mark_name = marks::choose_name(&dataset.name, &dataset.snapshots, &request.to_name, request.next.to);
-        let mut keeper = Keeper { options, request, dataset, device, act: plan.act, mark_name, _exposure: exposure };
+        let mut keeper = Keeper { options, request, dataset, device, act: plan.act, _exposure: exposure };
         keeper.begin(&plan, &standing)?;
         Ok(Some(keeper))
     }
@@ -136,7 +140,10 @@ impl Keeper {
             standing.marks.iter().rev().map(|mark| mark.name.as_str()).take_while(|name| *name != held.name).collect();
         let lost: Vec<&str> = newer.iter().copied().chain(standing.above.iter().map(String::as_str)).collect();
         self.options.note(&match lost.as_slice() {
-            [] => format!("going back to {}: an unfinished run is given up", held.name),
+            [] if matches!(standing.head, Head::Receiving(_)) => {
+                format!("going back to {}: giving up an unfinished run", held.name)
+            }
+            [] => format!("going back to {}: giving up what was written since", held.name),
             lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
         });
         for name in &newer {
@@ -160,9 +167,10 @@ impl Keeper {
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
-        let Request { source, new_size, .. } = self.request;
-        let mark = Mark { dataset: self.dataset.guid, source, state, size: new_size, digest, name: self.mark_name.clone() };
-        let committed = marks::commit(name, self.request.next.stream, &mark)?;
+        let Request { next, source, to_name, new_size, .. } = &self.request;
+        let name_it = marks::choose_name(name, &self.dataset.snapshots, to_name, state);
+        let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name: name_it };
+        let committed = marks::commit(name, next.stream, &mark)?;
         if !self.options.mark {
             return Ok(Some(committed));
         }
@@ -252,7 +260,7 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
     let mut standing = marks::standing(Some(&dataset));
     if standing.head == Head::AtMark
         && let Some(newest) = standing.marks.last()
-        && evidence::written_since(Some(device), &dataset, &newest.name)?
+        && evidence::written_since_claimed(device, &dataset, &newest.name)?
     {
         standing.head = Head::WrittenSince;
     }
