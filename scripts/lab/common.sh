@@ -112,7 +112,7 @@ need_ceph() {
 need_zfs() {
   need_namespace
   need_commands ssh ssh-keygen /usr/bin/python3
-  (: <>/dev/net/tun) 2>/dev/null || skip "no /dev/net/tun here"
+  { [ -c /dev/net/tun ] && (: <>/dev/net/tun) 2>/dev/null; } || skip "no /dev/net/tun here"
 }
 
 # --- the guest image: LAB_IMAGE, a ready-made one beside the project, or our own build (some minutes, once)

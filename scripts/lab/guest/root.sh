@@ -105,6 +105,8 @@ CONF
     kvm:x:104 render:x:105 input:x:106 sgx:x:107 nogroup:x:65534 >"$1/etc/group"
   printf '%s: files\n' passwd group shadow hosts >"$1/etc/nsswitch.conf"
   echo 127.0.0.1 localhost >"$1/etc/hosts"
+  # lvm touches 8 MiB before each activation, page by page (1.5 s here); dmeventd does not run
+  echo 'activation { reserved_memory = 0 reserved_stack = 0 monitoring = 0 }' >"$1/etc/lvm/lvmlocal.conf"
   printf '\1\2\3\4' >"$1/etc/hostid"
   echo 0123456789abcdef0123456789abcdef >"$1/etc/machine-id"
   ln -sfn /proc/self/mounts "$1/etc/mtab"
