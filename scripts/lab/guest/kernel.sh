@@ -13,6 +13,7 @@ kernel_version() { ls "$UML/usr/lib/uml/modules"; }
 
 step_fetch_kernel() {
   local kernel source
+  read_mirrors
   rm -rf "$DEBS" "$UML"
   mkdir -p "$DEBS"
   (cd "$DEBS" && private_apt download user-mode-linux zfs-dkms)

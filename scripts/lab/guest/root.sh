@@ -8,6 +8,7 @@ listed() { sed 's/#.*//' "$GUEST/packages" | tr -s ' \n' '\n' | awk -v kind="$1"
 
 step_fetch_root() {
   local packages
+  read_mirrors
   mapfile -t packages < <(listed +)
   private_apt clean
   private_apt -y --download-only install "${packages[@]}"
