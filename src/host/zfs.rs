@@ -239,6 +239,8 @@ fn fault(name: &str, failed: &Failed) -> Fault {
         Class::NoSpace
     } else if says(&["does not exist", "no such pool"]) {
         Class::NotFound
+    } else if says(&["already exists"]) {
+        Class::Exists
     } else if says(&["dataset is busy", "pool is busy"]) {
         Class::Busy
     } else {

@@ -193,7 +193,10 @@ fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
         }
         set(property.clone());
     }
-    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments)?;
+    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments).map_err(|fault| match fault.class {
+        Class::Exists => Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"),
+        _ => fault,
+    })?;
     Dataset::open(&options.name)
 }
 
@@ -205,19 +208,21 @@ fn volume_size(image: u64, block: u64) -> u64 {
 
 /// Shows the volume's device if it is hidden, and opens it for us alone.
 fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
-    let hide = dataset.hidden || dataset.volmode.value == "none";
-    if dataset.volmode.value == "none" {
-        zfs::set(&dataset.name, "volmode", "dev")?;
-    }
-    let exposure = Exposure { name: dataset.name.clone(), hide };
     if dataset.readonly.value == "on" {
         return Err(
             Fault::new(Class::Permission, "the volume is read-only").hint(format!("zfs set readonly=off {}", dataset.name))
         );
     }
+    let was_hidden = dataset.volmode.value == "none";
+    // Until the device is ours, another run may be using it: hide then only what we showed.
+    let mut exposure = Exposure { name: dataset.name.clone(), hide: was_hidden };
+    if was_hidden {
+        zfs::set(&dataset.name, "volmode", "dev")?;
+    }
     let node = dataset.node();
     let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
     let opened = wait(|| open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
+    exposure.hide |= dataset.hidden;
     Ok((exposure, Arc::new(opened)))
 }
 
