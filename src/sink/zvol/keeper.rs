@@ -193,10 +193,11 @@ fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
         }
         set(property.clone());
     }
-    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments).map_err(|fault| match fault.class {
-        Class::Exists => Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"),
-        _ => fault,
-    })?;
+    let created = zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments);
+    if created.as_ref().is_err_and(|fault| fault.class == Class::Exists) {
+        return Err(Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"));
+    }
+    created?;
     Dataset::open(&options.name)
 }
 
