@@ -38,12 +38,14 @@ lab_drop() { # when neither part is left: the namespace, the locks, and the dire
   [ ! -e "$LAB_DIR/.made" ] || { rm "$LAB_DIR/.made"; rmdir "$LAB_DIR" 2>/dev/null || true; }
 }
 
-# locked NAME "$@": start the calling script over, now holding a lock of the bed. `flock -o` closes the lock's descriptor
-# in the child; otherwise each daemon the script starts would inherit it and hold the lock for as long as it lives.
-locked() {
-  local name=$1 mark=LAB_HOLDS_$1
-  shift
-  [ -n "${!mark:-}" ] || exec env "$mark=1" flock -o "$LAB_DIR/.lock.$name" "$0" "$@"
+# One script at a time works on a part of the bed. Whoever starts a daemon closes descriptor 9 for it (9>&-): a daemon that
+# inherited it would hold the lock for as long as it lives. A script that runs under another one's lock takes none.
+locked() { # NAME
+  local mark=LAB_HOLDS_$1
+  [ -z "${!mark:-}" ] || return 0
+  exec 9>"$LAB_DIR/.lock.$1"
+  flock 9
+  export "$mark=1"
 }
 
 # --- processes. A pid from a file may meanwhile be another process: whoever signals it looks at its command line first.

@@ -4,7 +4,7 @@
 ROOT=$WORK/root
 
 # The words of ./packages that begin with a minus, without it (-), or the others (+).
-listed() { sed 's/#.*//' "$GUEST/packages" | tr -s ' \n' '\n' | awk -v kind="$1" '/^-/ {if (kind == "-") print substr($0, 2); next} kind == "+"'; }
+listed() { sed 's/#.*//' "$GUEST/packages" | tr -s ' \n' '\n' | awk -v kind="$1" '!NF {next} /^-/ {if (kind == "-") print substr($0, 2); next} kind == "+"'; }
 
 step_fetch_root() {
   local packages
