@@ -68,6 +68,11 @@ impl Cluster {
                 format!("no way to reach a cluster as {user}: no monitor address or no key was found"),
             )
             .hint("--conf names the configuration file, --id the user, --keyring the file with the user's key")),
+            code if is(code, Errno::ACCESS) || is(code, Errno::PERM) => {
+                Err(Fault::new(Class::Permission, format!("the cluster does not let {user} in")).hint(
+                    "--id names the user, --keyring the file with the user's key; `ceph auth get` shows both to an administrator",
+                ))
+            }
             code => Err(failed(code, format_args!("connecting to the cluster as {user}"))),
         }
     }
@@ -81,7 +86,7 @@ impl Cluster {
         if let Some(path) = &access.conf {
             check(code, format_args!("the configuration file {}", path.display())).map_err(|mut fault| {
                 fault.class = Class::Usage;
-                fault
+                fault.hint("--conf names a file as /etc/ceph/ceph.conf is one")
             })?;
         } else if !is(code, Errno::NOENT) {
             check(code, "the Ceph configuration file")?;
