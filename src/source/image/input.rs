@@ -94,13 +94,14 @@ impl Input {
         Ok(self.file.metadata().map_err(|error| self.failed("looking at", &error))?.mtime())
     }
 
-    /// The piece from `offset` on; behind the end all is hole.
+    /// The piece from `offset` on. It ends at a multiple of the grain, perhaps behind the image's end, where all is zero.
     pub fn piece(&mut self, offset: u64) -> Result<Piece, Fault> {
         if offset >= self.size {
             return Ok(Piece { end: u64::MAX, hole: true });
         }
         let piece = self.holes.at(&self.file, offset);
-        piece.map_err(|error| Fault::io(format!("looking for holes of {}", self.path.display()), &error))
+        let piece = piece.map_err(|error| self.failed("looking for holes of", &error))?;
+        Ok(Piece { end: piece.end.next_multiple_of(wire::DEFAULT_GRAIN.into()), ..piece })
     }
 
     /// Reads `len` bytes from `offset`. What lies behind the end is zero.

@@ -168,12 +168,13 @@ fn content_root(input: &mut Input, slow: impl FnOnce()) -> Result<Digest, Fault>
     let mut at = 0;
     while at < size {
         let piece = input.piece(at)?;
+        let end = piece.end.min(size);
         if piece.hole {
-            root.zeros(piece.end - at);
-            at = piece.end;
+            root.zeros(end - at);
+            at = end;
             continue;
         }
-        let len = chunk(at, piece.end);
+        let len = chunk(at, end);
         root.data(&input.read(&pool, at, len)?);
         at += len as u64;
         if begun.elapsed() > SLOW
