@@ -3,6 +3,8 @@
 pub mod command;
 pub mod device;
 pub mod holes;
+pub mod lasting;
+pub mod record;
 pub mod stamp;
 pub mod stdio;
 pub mod zfs;

@@ -10,8 +10,11 @@ use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use crate::format::{Buffer, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
-use crate::host::stamp::{FileStamp, WriteCounters};
+use crate::host::stamp::Evidence;
 use crate::state::{Class, Fault};
+
+/// What it looked like: which device it lies on or is, and what the kernel knows of its content.
+type Seen = (u64, Evidence);
 
 /// How to open an input.
 #[derive(Clone, Copy, Debug)]
@@ -30,22 +33,6 @@ pub(super) struct Input {
     live: bool,
     seen: Seen,
     holes: Holes,
-}
-
-/// What it looked like when it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    File { device: u64, stamp: FileStamp },
-    Device { number: u64, writes: Option<WriteCounters> },
-}
-
-impl Seen {
-    fn of(meta: &Metadata) -> Seen {
-        match meta.file_type().is_block_device() {
-            true => Seen::Device { number: meta.rdev(), writes: WriteCounters::of(meta.rdev()) },
-            false => Seen::File { device: meta.dev(), stamp: FileStamp::of(meta) },
-        }
-    }
 }
 
 impl Input {
@@ -67,8 +54,8 @@ impl Input {
         let trusted = sync(&file).map_err(|error| failed(&error))?
             && access.trust_holes
             && trustworthy(&file).map_err(|error| failed(&error))?;
-        let seen = Seen::of(&file.metadata().map_err(|error| failed(&error))?);
-        if let (Seen::File { stamp, .. }, false) = (&seen, access.live) {
+        let seen = look(&file.metadata().map_err(|error| failed(&error))?);
+        if let ((_, Evidence::File(stamp)), false) = (&seen, access.live) {
             stamp.let_clock_tick();
         }
         // A block device has the size of its end, a file that of its inode.
@@ -128,14 +115,14 @@ impl Input {
             return Ok(());
         }
         let open = self.file.metadata().map_err(|error| self.failed("looking at", &error))?;
-        if Seen::of(&open) != self.seen {
+        if look(&open) != self.seen {
             return Err(self.changed("was written to"));
         }
         if seek(&self.file, SeekFrom::End(0)).map_err(|error| self.failed("looking at", &error.into()))? != self.size {
             return Err(self.changed("changed its size"));
         }
         match self.path.metadata() {
-            Ok(named) if Seen::of(&named) == self.seen => Ok(()),
+            Ok(named) if look(&named) == self.seen => Ok(()),
             Ok(_) => Err(self.changed("was replaced")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(Fault::new(Class::Vanished, format!("{} was removed while it was read", self.path.display())))
@@ -158,6 +145,10 @@ impl Input {
     fn failed(&self, tried: &str, error: &io::Error) -> Fault {
         Fault::io(format!("{tried} {}", self.path.display()), error)
     }
+}
+
+fn look(meta: &Metadata) -> Seen {
+    (if meta.file_type().is_block_device() { meta.rdev() } else { meta.dev() }, Evidence::of(meta))
 }
 
 /// Brings what was written to where holes and times are looked up; whether that worked.
