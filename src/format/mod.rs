@@ -13,6 +13,7 @@ mod buffer;
 mod chain;
 mod change;
 mod damage;
+mod extents;
 mod fields;
 mod frame;
 mod header;

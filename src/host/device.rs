@@ -196,6 +196,11 @@ impl Device {
         Ok(())
     }
 
+    /// Forgets what the kernel keeps of the device in memory: after a roll-back it is of another time. Reports nothing.
+    pub fn invalidate(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     /// Sets the size of a regular file in bytes; growth reads as zero.
     pub fn resize(&self, size: u64) -> Result<(), Fault> {
         self.file.set_len(size).map_err(|error| self.failed("setting the size", &error))

@@ -11,8 +11,12 @@ use crate::state::{Class, Fault, ZfsGuid};
 pub const MARK: &str = "siphon:mark";
 /// User property of a volume: the [`crate::state::Run`] that has not ended.
 pub const RECEIVING: &str = "siphon:receiving";
-/// Tag of our holds.
+/// User property of a volume that we created: hide its device between runs.
+pub const HIDDEN: &str = "siphon:hidden";
+/// Tag of the hold that moves on with the newest mark.
 pub const HOLD: &str = "siphon";
+/// Tag of holds that people asked for.
+pub const KEEP: &str = "siphon-keep";
 
 /// A dataset with what decides about it, as of one moment.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Dataset {
     pub logical_referenced: u64,
     /// Set on this very dataset, here: not inherited, not received.
     pub receiving: Option<String>,
+    /// We made it, to be hidden between runs.
+    pub hidden: bool,
     /// Its snapshots, oldest first.
     pub snapshots: Vec<Snapshot>,
 }
@@ -63,8 +69,7 @@ pub struct Snapshot {
     pub mark: Option<String>,
 }
 
-const PROPERTIES: &str =
-    "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving";
+const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden";
 
 impl Dataset {
     /// Looks a dataset up, with its snapshots; `None` when there is none of that name.
@@ -104,6 +109,7 @@ impl Dataset {
             readonly: own.get("readonly").cloned().unwrap_or_default(),
             logical_referenced: number(&own, "logicalreferenced").unwrap_or(u64::MAX),
             receiving: local(&own, RECEIVING),
+            hidden: local(&own, HIDDEN).is_some(),
             snapshots,
         }))
     }
@@ -165,18 +171,18 @@ pub fn rename_snapshot(name: &str, from: &str, to: &str) -> Result<(), Fault> {
     zfs(name, ["rename", &format!("{name}@{from}"), &format!("{name}@{to}")])
 }
 
-/// Puts our hold on a snapshot; one that is there already is as good.
-pub fn hold(name: &str, snapshot: &str) -> Result<(), Fault> {
-    tolerate(name, "hold", snapshot, "tag already exists")
+/// Puts a hold on a snapshot; one of that tag that is there already is as good.
+pub fn hold(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
+    tolerate(name, ["hold", tag, &format!("{name}@{snapshot}")], "tag already exists")
 }
 
-/// Takes our hold from a snapshot; none there is as good.
-pub fn release(name: &str, snapshot: &str) -> Result<(), Fault> {
-    tolerate(name, "release", snapshot, "no such tag")
+/// Takes a hold from a snapshot; none of that tag there is as good.
+pub fn release(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
+    tolerate(name, ["release", tag, &format!("{name}@{snapshot}")], "no such tag")
 }
 
-fn tolerate(name: &str, verb: &str, snapshot: &str, fine: &str) -> Result<(), Fault> {
-    match command::run("zfs", [verb, HOLD, &format!("{name}@{snapshot}")])? {
+fn tolerate(name: &str, arguments: [&str; 3], fine: &str) -> Result<(), Fault> {
+    match command::run("zfs", arguments)? {
         Err(failed) if !failed.message.contains(fine) => Err(fault(name, &failed)),
         Ok(_) | Err(_) => Ok(()),
     }

@@ -7,6 +7,7 @@ mod encoder;
 mod listing;
 mod memory;
 mod queue;
+pub mod zvol;
 
 pub use encoder::{Encoder, Sealed};
 pub use listing::{Listing, Style};

@@ -1,0 +1,58 @@
+//! Which state a source and a target both have: what the next increment begins from.
+
+use super::{Class, Fault, Head, Standing, State, StateList};
+
+/// The newest of the target's states that the source can still send an increment from.
+///
+/// `None`: the target is new, so the next stream is a whole one. A target that holds something, but none of the offered
+/// states, is an error and never `None`: a failure must not look like a new target and ask for terabytes.
+pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'a State>, Fault> {
+    let found = standing.marks.iter().rev().find_map(|held| offered.newest(|id| held.ids.contains(&id)));
+    match (found, &standing.head) {
+        (Some(state), _) => Ok(Some(state)),
+        (None, Head::Absent | Head::Blank) => Ok(None),
+        (None, Head::Receiving(_)) if standing.marks.is_empty() => Ok(None),
+        (None, Head::Foreign) => Err(Fault::new(Class::Foreign, "the target holds content that did not come from here")
+            .hint("a whole stream with --replace overwrites it")),
+        (None, Head::Receiving(_) | Head::AtMark | Head::WrittenSince) => {
+            let newest = standing.marks.last().map_or("none", |held| held.name.as_str());
+            Err(Fault::new(
+                Class::NoCommon,
+                format!("the target holds states (the newest is {newest}), but none of those offered"),
+            )
+            .hint("was the snapshot removed on the source, or was this another source's target?")
+            .hint("a whole stream with --replace keeps the old states and replaces the live content"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Id;
+    use crate::state::{Held, Unfinished};
+
+    #[test]
+    fn an_error_never_looks_like_a_new_target() {
+        let id = |n: u8| Id::derive("t", &[&[n]]);
+        let state = |n: u8| State { id: id(n), seconds: 0, bytes: 0, name: format!("s{n}").into_bytes() };
+        let offered = StateList { states: vec![state(1), state(2), state(3)] };
+        let held = |n: u8| Held { ids: vec![id(n)], name: format!("m{n}") };
+        let run = Head::Receiving(Unfinished { stream: id(9), from: None, to: None });
+        let answer = |head: &Head, marks: &[u8]| {
+            let standing =
+                Standing { head: head.clone(), marks: marks.iter().map(|n| held(*n)).collect(), above: vec![], way_back: true };
+            match common(&standing, &offered) {
+                Ok(found) => found.map_or("new".to_owned(), |state| String::from_utf8_lossy(&state.name).into_owned()),
+                Err(fault) => fault.class.word().to_owned(),
+            }
+        };
+        for head in [Head::AtMark, Head::WrittenSince, run.clone()] {
+            assert_eq!(answer(&head, &[1, 2]), "s2");
+            assert_eq!(answer(&head, &[2, 7]), "s2", "an older one, when the newest is gone at the source");
+            assert_eq!(answer(&head, &[7, 8]), "no-common");
+        }
+        assert_eq!([answer(&Head::Absent, &[]), answer(&Head::Blank, &[]), answer(&run, &[])], ["new"; 3]);
+        assert_eq!(answer(&Head::Foreign, &[]), "foreign");
+    }
+}
