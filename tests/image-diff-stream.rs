@@ -91,7 +91,7 @@ fn image((size, runs): &Recipe) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(120) })]
 
     #[test]
     fn what_is_sent_makes_the_new_image(old in recipe(), new in recipe(), read_holes in any::<bool>()) {

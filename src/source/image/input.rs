@@ -10,7 +10,8 @@ use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use crate::format::{Buffer, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
-use crate::host::stamp::Evidence;
+use crate::host::record::{Record, RecordFile};
+use crate::host::stamp::{Between, Evidence};
 use crate::state::{Class, Fault};
 
 /// What it looked like: which device it lies on or is, and what the kernel knows of its content.
@@ -69,6 +70,23 @@ impl Input {
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What image-apply wrote down of this very file; nothing, where that cannot be read.
+    pub fn record(&self) -> Option<Record> {
+        let record = RecordFile::beside(&self.path.canonicalize().ok()?).read().ok()??;
+        matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
+            .then_some(record)
+    }
+
+    /// Nobody wrote to it since it looked like this.
+    pub fn fits(&self, before: &Evidence) -> bool {
+        before.between(&self.seen.1) == Between::Untouched
     }
 
     /// It may change while it is read.
