@@ -23,7 +23,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 I/O or system error, 2 usage, 3 
 
 /// Parses the command line, runs the tool, reports.
 pub fn main<T: Tool>() -> ExitCode {
-    let command = T::command().after_long_help(EXIT_CODES).arg(
+    let command = T::command();
+    // clap shows the long text instead of the short one, not after it.
+    let examples = command.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
+    let command = command.after_long_help(examples + EXIT_CODES).arg(
         clap::Arg::new("completions")
             .long("completions")
             .value_name("SHELL")

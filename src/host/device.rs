@@ -158,25 +158,31 @@ impl Device {
     /// Makes a range read as zero, and frees what it can of it.
     pub fn zero(&self, offset: u64, len: u64) -> Result<(), Fault> {
         let end = offset + len;
+        let whole = match self.zeroing {
+            // A device refuses to punch parts of a sector.
+            Zeroing::Punch if self.direct => SECTOR,
+            Zeroing::Punch => 1,
+            Zeroing::DiscardBlocks(block) => block,
+        };
+        let (first, last) = (offset.next_multiple_of(whole), end - end % whole);
+        if first >= last {
+            return self.write_zeros(offset, len);
+        }
         match self.zeroing {
-            Zeroing::Punch => {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                match fallocate(&self.file, flags, offset, len) {
-                    Ok(()) => Ok(()),
-                    Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::IO)) => Err(self.failed("zeroing", &error.into())),
-                    // Not supported here, or not aligned for it.
-                    Err(_) => self.write_zeros(offset, len),
-                }
-            }
-            Zeroing::DiscardBlocks(block) => {
-                let (first, last) = (offset.next_multiple_of(block), end - end % block);
-                if first >= last {
-                    return self.write_zeros(offset, len);
-                }
-                self.discard(first, last - first)?;
-                self.write_zeros(offset, first - offset)?;
-                self.write_zeros(last, end - last)
-            }
+            Zeroing::Punch => self.punch(first, last - first)?,
+            Zeroing::DiscardBlocks(_) => self.discard(first, last - first)?,
+        }
+        self.write_zeros(offset, first - offset)?;
+        self.write_zeros(last, end - last)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), Fault> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, offset, len) {
+            Ok(()) => Ok(()),
+            Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::IO)) => Err(self.failed("zeroing", &error.into())),
+            // Not supported here.
+            Err(_) => self.write_zeros(offset, len),
         }
     }
 

@@ -68,6 +68,15 @@ impl Holes {
     }
 }
 
+/// Whether a file of `size` bytes is known to hold nothing but zeros, without reading it.
+pub fn is_blank(file: &File, size: u64) -> io::Result<bool> {
+    if size == 0 {
+        return Ok(true);
+    }
+    file.sync_all()?;
+    Ok(Holes::new(trustworthy(file)?, size, 1).at(file, 0)? == Piece { end: size, hole: true })
+}
+
 /// What statfs(2) says of ZFS.
 const ZFS_MAGIC: i64 = 0x2fc1_2fc1;
 

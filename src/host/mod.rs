@@ -4,6 +4,8 @@ pub mod ceph;
 pub mod command;
 pub mod device;
 pub mod holes;
+pub mod lasting;
+pub mod record;
 pub mod stamp;
 pub mod stdio;
 pub mod zfs;

@@ -1,7 +1,7 @@
 //! What shows that a file or device was written or replaced since one looked.
 
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{major, minor};
@@ -70,6 +70,69 @@ impl WriteCounters {
     }
 }
 
+/// What a file or block device looked like at some moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// A regular file.
+    File(FileStamp),
+    /// A block device. Its counters begin anew with the machine, and with the device.
+    Device {
+        /// The kernel's random id of this run of the machine.
+        boot: Option<String>,
+        /// The kernel's number for this very disk or attachment; none is used twice.
+        disk: Option<u64>,
+        /// What was written to it since.
+        writes: Option<WriteCounters>,
+    },
+}
+
+/// What two looks at one thing say about the time between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// Nobody wrote.
+    Untouched,
+    /// Somebody wrote, or it is another thing.
+    Written,
+    /// The kernel forgot what it knew.
+    Unknown,
+}
+
+impl Evidence {
+    /// A fresh look.
+    pub fn of(meta: &Metadata) -> Evidence {
+        if !meta.file_type().is_block_device() {
+            return Evidence::File(FileStamp::of(meta));
+        }
+        let text = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let folder = sysfs(meta.rdev());
+        // A partition has none of its own; its disk's stands one folder above.
+        let disk = text(&format!("{folder}/diskseq")).or_else(|| text(&format!("{folder}/../diskseq")));
+        Evidence::Device {
+            boot: text("/proc/sys/kernel/random/boot_id"),
+            disk: disk.and_then(|number| number.parse().ok()),
+            writes: WriteCounters::of(meta.rdev()),
+        }
+    }
+
+    /// What this earlier look and a later one say.
+    pub fn between(&self, later: &Evidence) -> Between {
+        match (self, later) {
+            (Evidence::File(before), Evidence::File(after)) if before == after => Between::Untouched,
+            (
+                Evidence::Device { boot: Some(boot), disk: Some(disk), writes: Some(writes) },
+                Evidence::Device { boot: Some(boot_after), disk: Some(disk_after), writes: Some(writes_after) },
+            ) => match (boot == boot_after && disk == disk_after, writes == writes_after) {
+                (true, true) => Between::Untouched,
+                (true, false) => Between::Written,
+                (false, _) => Between::Unknown,
+            },
+            (Evidence::Device { .. }, Evidence::Device { .. }) => Between::Unknown,
+            _ => Between::Written,
+        }
+    }
+}
+
 /// The folder in which the kernel speaks of a block device.
 pub fn sysfs(rdev: u64) -> String {
     format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev))
@@ -78,6 +141,23 @@ pub fn sysfs(rdev: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_prove_nothing_over_a_restart() {
+        let look = |boot: &str, disk, requests| Evidence::Device {
+            boot: Some(boot.to_owned()),
+            disk,
+            writes: Some(WriteCounters { requests, sectors: 8 * requests }),
+        };
+        let before = look("a", Some(1), 5);
+        assert_eq!(before.between(&before), Between::Untouched);
+        assert_eq!(before.between(&look("a", Some(1), 6)), Between::Written);
+        for later in [look("b", Some(1), 5), look("a", Some(2), 5), look("a", None, 5)] {
+            assert_eq!(before.between(&later), Between::Unknown);
+        }
+        let blind = Evidence::Device { boot: None, disk: None, writes: None };
+        assert_eq!(blind.between(&blind), Between::Unknown);
+    }
 
     #[test]
     fn writes_and_discards_count_reads_do_not() {

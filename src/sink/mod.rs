@@ -4,6 +4,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod encoder;
+pub mod image;
 mod listing;
 mod memory;
 mod queue;

@@ -5,9 +5,15 @@ use super::{Class, Fault, Head, Standing, State, StateList};
 /// The newest of the target's states that the source can still send an increment from.
 ///
 /// `None`: the target is new, so the next stream is a whole one. A target that holds something, but none of the offered
-/// states, is an error and never `None`: a failure must not look like a new target and ask for terabytes.
+/// states, is an error and never `None`: a failure must not look like a new target and ask for terabytes. Except where an
+/// unfinished run left nothing to go on from: on a target that cannot go back, only the same run once more or a whole
+/// stream can heal it.
 pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'a State>, Fault> {
     let found = standing.marks.iter().rev().find_map(|held| offered.newest(|id| held.ids.contains(&id)));
+    if let (Head::Receiving(run), false) = (&standing.head, standing.way_back) {
+        let same_again = offered.states.last().is_some_and(|newest| run.to == Some(newest.id));
+        return Ok(found.filter(|_| same_again));
+    }
     match (found, &standing.head) {
         (Some(state), _) => Ok(Some(state)),
         (None, Head::Absent | Head::Blank) => Ok(None),
@@ -54,5 +60,11 @@ mod tests {
         }
         assert_eq!([answer(&Head::Absent, &[]), answer(&Head::Blank, &[]), answer(&run, &[])], ["new"; 3]);
         assert_eq!(answer(&Head::Foreign, &[]), "foreign");
+        // Without a way back: the very run that was cut, or a whole stream.
+        for (to, expected) in [(Some(id(3)), Some(2)), (Some(id(4)), None), (None, None)] {
+            let head = Head::Receiving(Unfinished { stream: id(9), from: Some(id(2)), to });
+            let standing = Standing { head, marks: vec![held(2)], above: vec![], way_back: false };
+            assert_eq!(common(&standing, &offered).unwrap().map(|state| state.id), expected.map(id), "{to:?}");
+        }
     }
 }

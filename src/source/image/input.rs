@@ -10,8 +10,12 @@ use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use crate::format::{Buffer, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
-use crate::host::stamp::{FileStamp, WriteCounters};
+use crate::host::record::{Record, RecordFile};
+use crate::host::stamp::{Between, Evidence};
 use crate::state::{Class, Fault};
+
+/// What it looked like: which device it lies on or is, and what the kernel knows of its content.
+type Seen = (u64, Evidence);
 
 /// How to open an input.
 #[derive(Clone, Copy, Debug)]
@@ -30,22 +34,6 @@ pub(super) struct Input {
     live: bool,
     seen: Seen,
     holes: Holes,
-}
-
-/// What it looked like when it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    File { device: u64, stamp: FileStamp },
-    Device { number: u64, writes: Option<WriteCounters> },
-}
-
-impl Seen {
-    fn of(meta: &Metadata) -> Seen {
-        match meta.file_type().is_block_device() {
-            true => Seen::Device { number: meta.rdev(), writes: WriteCounters::of(meta.rdev()) },
-            false => Seen::File { device: meta.dev(), stamp: FileStamp::of(meta) },
-        }
-    }
 }
 
 impl Input {
@@ -67,8 +55,8 @@ impl Input {
         let trusted = sync(&file).map_err(|error| failed(&error))?
             && access.trust_holes
             && trustworthy(&file).map_err(|error| failed(&error))?;
-        let seen = Seen::of(&file.metadata().map_err(|error| failed(&error))?);
-        if let (Seen::File { stamp, .. }, false) = (&seen, access.live) {
+        let seen = look(&file.metadata().map_err(|error| failed(&error))?);
+        if let ((_, Evidence::File(stamp)), false) = (&seen, access.live) {
             stamp.let_clock_tick();
         }
         // A block device has the size of its end, a file that of its inode.
@@ -84,6 +72,23 @@ impl Input {
         self.size
     }
 
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What image-apply wrote down of this very file; nothing, where that cannot be read.
+    pub fn record(&self) -> Option<Record> {
+        let record = RecordFile::beside(&self.path.canonicalize().ok()?).read().ok()??;
+        matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
+            .then_some(record)
+    }
+
+    /// Nobody wrote to it since it looked like this.
+    pub fn fits(&self, before: &Evidence) -> bool {
+        before.between(&self.seen.1) == Between::Untouched
+    }
+
     /// It may change while it is read.
     pub fn is_live(&self) -> bool {
         self.live
@@ -94,13 +99,14 @@ impl Input {
         Ok(self.file.metadata().map_err(|error| self.failed("looking at", &error))?.mtime())
     }
 
-    /// The piece from `offset` on; behind the end all is hole.
+    /// The piece from `offset` on. It ends at a multiple of the grain, perhaps behind the image's end, where all is zero.
     pub fn piece(&mut self, offset: u64) -> Result<Piece, Fault> {
         if offset >= self.size {
             return Ok(Piece { end: u64::MAX, hole: true });
         }
         let piece = self.holes.at(&self.file, offset);
-        piece.map_err(|error| Fault::io(format!("looking for holes of {}", self.path.display()), &error))
+        let piece = piece.map_err(|error| self.failed("looking for holes of", &error))?;
+        Ok(Piece { end: piece.end.next_multiple_of(wire::DEFAULT_GRAIN.into()), ..piece })
     }
 
     /// Reads `len` bytes from `offset`. What lies behind the end is zero.
@@ -127,14 +133,14 @@ impl Input {
             return Ok(());
         }
         let open = self.file.metadata().map_err(|error| self.failed("looking at", &error))?;
-        if Seen::of(&open) != self.seen {
+        if look(&open) != self.seen {
             return Err(self.changed("was written to"));
         }
         if seek(&self.file, SeekFrom::End(0)).map_err(|error| self.failed("looking at", &error.into()))? != self.size {
             return Err(self.changed("changed its size"));
         }
         match self.path.metadata() {
-            Ok(named) if Seen::of(&named) == self.seen => Ok(()),
+            Ok(named) if look(&named) == self.seen => Ok(()),
             Ok(_) => Err(self.changed("was replaced")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(Fault::new(Class::Vanished, format!("{} was removed while it was read", self.path.display())))
@@ -157,6 +163,10 @@ impl Input {
     fn failed(&self, tried: &str, error: &io::Error) -> Fault {
         Fault::io(format!("{tried} {}", self.path.display()), error)
     }
+}
+
+fn look(meta: &Metadata) -> Seen {
+    (if meta.file_type().is_block_device() { meta.rdev() } else { meta.dev() }, Evidence::of(meta))
 }
 
 /// Brings what was written to where holes and times are looked up; whether that worked.

@@ -54,6 +54,7 @@ impl ImageFile {
         let new = open(path, options)?;
         // Its state is what the increment begins from: a base that changes cannot have one.
         let mut old = Input::open(base, Access { live: false, trust_holes: !options.read_holes })?;
+        finished(&old)?;
         let from = match recorded_state(&old) {
             Some(id) => id,
             None => file_state(content_root(&mut old, slow)?),
@@ -143,6 +144,9 @@ impl Source for ImageFile {
 /// Opens the image that is to be sent.
 fn open(path: &Path, options: ImageOptions) -> Result<Input, Fault> {
     let input = Input::open(path, Access { live: options.live, trust_holes: !options.read_holes })?;
+    if !options.live {
+        finished(&input)?;
+    }
     if !options.raw && input.is_qcow2()? {
         return Err(Fault::new(
             Class::Unsupported,
@@ -154,9 +158,24 @@ fn open(path: &Path, options: ImageOptions) -> Result<Input, Fault> {
     Ok(input)
 }
 
-/// The state of an image that is on record beside it, where the record still fits.
-fn recorded_state(_image: &Input) -> Option<Id> {
-    None
+/// Refuses an image that an unfinished run of ours left part old, part new.
+fn finished(image: &Input) -> Result<(), Fault> {
+    match image.record() {
+        Some(record) if record.receiving.is_some() => {
+            Err(Fault::new(Class::Unfinished, format!("an unfinished run left {} part old, part new", image.path().display()))
+                .hint("run the transfer into it again"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The state of an image that is on record beside it, where the record still fits and speaks of content.
+///
+/// A state that came from elsewhere, such as a snapshot of a volume, has another id than its content.
+fn recorded_state(image: &Input) -> Option<Id> {
+    let record = image.record()?;
+    let held = record.held.filter(|held| held.source == file_source() && held.size == image.size())?;
+    (record.receiving.is_none() && image.fits(&record.seen)).then_some(held.id)
 }
 
 /// Reads all of an image.
@@ -168,12 +187,13 @@ fn content_root(input: &mut Input, slow: impl FnOnce()) -> Result<Digest, Fault>
     let mut at = 0;
     while at < size {
         let piece = input.piece(at)?;
+        let end = piece.end.min(size);
         if piece.hole {
-            root.zeros(piece.end - at);
-            at = piece.end;
+            root.zeros(end - at);
+            at = end;
             continue;
         }
-        let len = chunk(at, piece.end);
+        let len = chunk(at, end);
         root.data(&input.read(&pool, at, len)?);
         at += len as u64;
         if begun.elapsed() > SLOW
