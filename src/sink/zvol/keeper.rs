@@ -67,10 +67,11 @@ impl Keeper {
             return Ok(None);
         }
         let created = known.is_none();
-        if created {
-            create(&options, &request)?;
-        }
-        let (exposure, device) = claim(&Dataset::open(&options.name)?)?;
+        let dataset = match known {
+            Some(dataset) => dataset,
+            None => create(&options, &request)?,
+        };
+        let (exposure, device) = claim(&dataset)?;
         // Under the claim: look again, and closer.
         let (dataset, standing) = settled_standing(&options, &device)?;
         let plan = if created { plan } else { decide(&standing, request.next, options.overrides)? };
@@ -171,14 +172,11 @@ impl Keeper {
         let name_it = marks::choose_name(name, &self.dataset.snapshots, to_name, state);
         let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name: name_it };
         let committed = marks::commit(name, next.stream, &mark)?;
-        if !self.options.mark {
-            return Ok(Some(committed));
-        }
-        marks::settle(&Dataset::open(name)?, self.options.hold)
+        if self.options.mark { marks::settle(&committed, self.options.hold) } else { Ok(marks::marks(&committed).pop()) }
     }
 }
 
-fn create(options: &Options, request: &Request) -> Result<(), Fault> {
+fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
     let block = options.block_size.unwrap_or(DEFAULT_BLOCK);
     let mut arguments = vec!["-b".to_owned(), block.to_string()];
     let mut set = |setting: String| arguments.extend(["-o".to_owned(), setting]);
@@ -195,7 +193,8 @@ fn create(options: &Options, request: &Request) -> Result<(), Fault> {
         }
         set(property.clone());
     }
-    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments)
+    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments)?;
+    Dataset::open(&options.name)
 }
 
 /// A volume has whole blocks, and at least one: bytes.

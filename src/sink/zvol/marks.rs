@@ -111,12 +111,16 @@ pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state:
     candidates.into_iter().chain(numbered).find(fits).unwrap_or_default()
 }
 
-/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device.
-pub fn commit(dataset: &str, stream: Id, mark: &Mark) -> Result<Marked, Fault> {
+/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device. Gives
+/// the dataset as it is then.
+pub fn commit(dataset: &str, stream: Id, mark: &Mark) -> Result<Dataset, Fault> {
     let pending = format!("{PENDING}{}", stream.short());
     zfs::snapshot(dataset, &pending, zfs::MARK, &mark.to_text())?;
-    let made = marks(&Dataset::open(dataset)?).pop().filter(|marked| marked.snapshot.name == pending && marked.mark == *mark);
-    made.ok_or_else(|| Fault::new(Class::Io, format!("the snapshot {dataset}@{pending} is not there, or not as it was made")))
+    let after = Dataset::open(dataset)?;
+    match marks(&after).pop() {
+        Some(marked) if marked.snapshot.name == pending && marked.mark == *mark => Ok(after),
+        _ => Err(Fault::new(Class::Io, format!("the snapshot {dataset}@{pending} is not there, or not as it was made"))),
+    }
 }
 
 /// Gives a committed snapshot its name and our hold, moves the hold on from older marks, and ends the run's record. May be
