@@ -274,15 +274,12 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
 
 /// The plan in words, for a dry run.
 fn describe(plan: &Plan, standing: &Standing) -> String {
-    let act = match plan.act {
-        Act::Create => "would create the volume and fill it",
-        Act::Clear => "would make every byte zero and fill the volume anew",
-        Act::Apply => "would apply the stream",
-        Act::Already => "is in the to-state already: would write nothing",
-    };
     match &plan.roll_back {
-        Some(held) => format!("would go back to {} (above it: {}), then {act}", held.name, standing.above.join(", ")),
-        None => act.to_owned(),
+        Some(held) if standing.above.is_empty() => format!("would go back to {}; then {}", held.name, plan.act.would()),
+        Some(held) => {
+            format!("would go back to {}, giving up {}; then {}", held.name, standing.above.join(", "), plan.act.would())
+        }
+        None => plan.act.would().to_owned(),
     }
 }
 
