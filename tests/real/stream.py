@@ -2,6 +2,7 @@
 
   stream.py --states DIR               its states, as a state list
   stream.py [--from NAME] DIR@NAME     a snapshot, whole or since an earlier one, as an extent stream
+            [--zeros]                  a whole one says its zeros, too
 
 DIR holds one raw image for each snapshot, and a file `snapshots` with a line `NUMBER NAME` for each, oldest first. The ids come from
 the source's name and the number, so a name that is used again is another state. Written from extent-stream(5) alone.
@@ -23,14 +24,14 @@ def derive(kind, *parts):
     return blake3(b"".join(struct.pack("<I", len(part)) + part for part in (kind.encode(), *parts))).digest(16)
 
 
-def changes(old, new):
-    """(offset, bytes) and (offset, length) of what differs; in a whole stream (old is None) zeros are left out."""
+def changes(old, new, zeros):
+    """(offset, bytes) and (offset, length) of what differs; in a whole stream (old is None) zeros may be left out."""
     found = []
     for at in range(0, len(new), GRAIN):
         grain = new[at:at + GRAIN]
         blank = not any(grain)
         before = (old[at:at + GRAIN] if old is not None else b"").ljust(len(grain), b"\0")[:len(grain)]
-        if blank and not any(before) or old is not None and grain == before:
+        if old is None and blank and not zeros or old is not None and grain == before:
             continue
         if found and found[-1][0] == blank and found[-1][1] + found[-1][2] == at and (blank or at % CUT):
             found[-1][2] += len(grain)
@@ -60,7 +61,7 @@ class Stream:
         self.number += 1
 
 
-def send(output, source, names, ids, old, new):
+def send(output, source, names, ids, old, new, zeros):
     """names, ids: from and to."""
     source_id = derive("test-source", source)
     stream_id = derive("siphon-stream", source_id, *ids, bytes(8))
@@ -72,7 +73,7 @@ def send(output, source, names, ids, old, new):
     stream.link()
     stream.frame(OBJECT, struct.pack("<HHIQQQ", 1, 0, GRAIN, len(old or b""), len(new), 0))
     counts = [0, 0, 0, 0]
-    for offset, what in changes(old, new):
+    for offset, what in changes(old, new, zeros):
         if isinstance(what, bytes):
             stream.frame(DATA, what, offset)
             counts[0], counts[2] = counts[0] + 1, counts[2] + len(what)
@@ -87,9 +88,9 @@ def send(output, source, names, ids, old, new):
 
 
 def main(arguments):
-    before = None
-    if arguments[0] == "--from":
-        before, arguments = arguments[1].encode(), arguments[2:]
+    zeros, before = "--zeros" in arguments, None
+    if "--from" in arguments:
+        before = arguments[arguments.index("--from") + 1].encode()
     directory, _, name = arguments[-1].partition("@")
     source = os.path.basename(directory).encode()
     known = [line.split(b" ", 1) for line in open(directory + "/snapshots", "rb").read().splitlines()]
@@ -104,7 +105,7 @@ def main(arguments):
         return
     to = name.encode()
     names, pair = (before or b"", to), (ids[before] if before else NIL, ids[to])
-    send(sys.stdout.buffer, source, names, pair, read(before) if before else None, read(to))
+    send(sys.stdout.buffer, source, names, pair, read(before) if before else None, read(to), zeros)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from bed import changed, content, run, same, sha256, vm
 VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "siphon-venv/bin/python3"
 HERE = Path(__file__).resolve().parent
 
+POOL = f"tank/t{os.getpid()}"  # not the pool itself: a bed may see many runs
 SIZE = 2 * 1024 * 1024 + 1
 
 SUM = r"""#!/bin/bash
 # sum SNAPSHOT SIZE: sha256 of its first SIZE bytes; how many bytes behind them are not zero
 set -eu -o pipefail
-clone=${1%%/*}/siphon-test-sum
+clone=${1%%/*}/siphon-test-sum$$
 zfs clone -o volmode=dev -o readonly=on "$1" "$clone"
 for _ in $(seq 200); do [ ! -b /dev/zvol/$clone ] || break; sleep 0.05; done
 dd if=/dev/zvol/$clone iflag=direct bs=1M status=none | { head -c "$2" | sha256sum; tr -d '\0' | wc -c; }
@@ -35,6 +36,7 @@ def prepare():
     """Once in a run: pool, helpers."""
     if vm("zpool list -H -o name", check=False).out.split().count("tank") == 0:
         vm("zpool create -O compression=off tank /dev/ubda")
+    vm(f"zfs create {POOL}")
     functions = f"""
 send() {{ {VENV} {HERE}/stream.py "$@"; }}
 nas() {{ ${{SSH:-ssh}} -F {os.environ['LAB_DIR']}/ssh_config vm "PATH=/host{bed.options.bin}:\\$PATH $*"; }}
@@ -49,6 +51,7 @@ class Source:
 
     def __init__(self, name):
         self.name, self.path, self.images, self.number, self.order = name, Path(bed.work, name), {}, 0, {}
+        self.options = ""
         self.path.mkdir()
 
     def snap(self, name, image):
@@ -68,7 +71,7 @@ class Source:
         """A stream as a file."""
         file = Path(bed.work, f"{self.name}.{self.order[to]}-{self.order[base] if base else 'whole'}")
         if not file.exists():
-            run(f"{VENV} {HERE}/stream.py {f'--from {base}' if base else ''} {self.path}@{to} >{file}")
+            run(f"{VENV} {HERE}/stream.py {self.options} {f'--from {base}' if base else ''} {self.path}@{to} >{file}")
         return file
 
     def states(self):
@@ -95,7 +98,7 @@ class Zvol:
     """A volume of the pool, not made yet."""
 
     def __init__(self, name):
-        self.name = f"tank/{name}"
+        self.name = f"{POOL}/{name}"
 
     def __str__(self):
         return self.name

@@ -2,6 +2,7 @@
 """The volume as a device: zeros, sizes, space, and who else has it open."""
 import subprocess
 import time
+from pathlib import Path
 
 import bed
 from bed import changed, content, main, refused, run, same, test, vm
@@ -184,8 +185,9 @@ def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
     of, t = volume("busy", "s1")
     stream = of.stream("s2", "s1")
     slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {t}'"
-    half = stream.stat().st_size // 2
-    first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; sleep 12; tail -c +{half + 1} {stream}; }} | {slow}"],
+    half, go_on = stream.stat().st_size // 2, Path(bed.work, "go-on")
+    wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
+    first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; tail -c +{half + 1} {stream}; }} | {slow}"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         for _ in range(100):
@@ -193,7 +195,8 @@ def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
                 break
         refused(t.apply(stream, check=False), 6, "busy")
         refused(t.apply(of.stream("s3", "s1"), check=False), 6, "busy")
-        out, err = first.communicate(timeout=60)
+        go_on.touch()
+        out, err = first.communicate(timeout=100)
     finally:
         first.kill()
     same(first.returncode, 0, err.decode())

@@ -116,10 +116,10 @@ def common_tells_a_new_target_from_every_error():
     lost.name = "nosuchpool/x"
     refused(lost.common(of), 4, "not-found")
     refused(lost.apply(of.stream("s1"), check=False), 4, "not-found")
-    lost.name = "tank/nosuchparent/x"
+    lost = Zvol("nosuchparent/x")
     refused(lost.common(of), 4, "not-found")
-    vm("zfs create tank/files")
     files = Zvol("files")
+    files.sh("zfs create {t}")
     refused(files.apply(of.stream("s1"), check=False), 4, "unsupported")
     assert files.common(of).code == 4, "a file system"
 
@@ -160,7 +160,7 @@ def what_is_committed_is_named_by_receipt_by_hand_or_by_the_next_run():
     told = t.apply(of.stream("s2", "s1"), "")
     assert "marked" not in receipt(told) and t.snapshots()[-1].startswith("siphon-pending-"), t.snapshots()
     same(t.common(of).out, "s2\n", "common")
-    for wrong, code in (("", 3), ("{}", 3), (told.out.replace(t.name, "tank/hand"), 4),
+    for wrong, code in (("", 3), ("{}", 3), (told.out.replace(t.name, "tank/other"), 4),
                         (told.out.replace(str(receipt(told)["snapshot_guid"]), "12345"), 4)):
         same(t.sh("zfs-snapmark mark {t}", input=wrong, check=False).code, code, wrong)
     assert receipt(t.sh("zfs-snapmark mark {t}", input=told.out))["marked"]
