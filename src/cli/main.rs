@@ -35,6 +35,9 @@ pub fn main<T: Tool>() -> ExitCode {
             .exclusive(true)
             .hide_short_help(true),
     );
+    // A required subcommand is the one thing that an exclusive option does not excuse.
+    let completions = std::env::args_os().nth(1).is_some_and(|first| first.to_string_lossy().starts_with("--completions"));
+    let command = if completions { command.subcommand_required(false) } else { command };
     let name = command.get_name().to_owned();
     let mut full = command.clone();
     let matches = match command.try_get_matches() {

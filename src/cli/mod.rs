@@ -15,8 +15,12 @@ use crate::state::{Fault, Receipt, Standing, StateList};
 
 /// Prints a line of result on standard output.
 pub fn print(text: &str) -> Result<(), Fault> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), Fault> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Fault::io("standard output", &error))
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| Fault::io("standard output", &error))
 }
 
 /// Writes a source's receipt into a file, or does nothing without one.
@@ -33,7 +37,8 @@ pub fn note(text: &str) {
 pub fn common(standing: &Standing) -> Result<(), Fault> {
     let offered = StateList::parse(std::io::stdin().lock())?;
     match crate::state::common(standing, &offered)? {
-        Some(state) => print(&format!("{}\n", state.name.escape_ascii())),
+        // As it is, not escaped: the source is asked for it by --from.
+        Some(state) => print_bytes(&[state.name.as_slice(), b"\n"].concat()),
         None => Ok(()),
     }
 }

@@ -9,6 +9,9 @@ use crate::state::{Class, Fault};
 /// Searched after PATH: a session over ssh often lacks them.
 const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
+/// Bytes of a message that are shown. A pipe holds more, so a program can say this much while nobody reads.
+const LIMIT_MESSAGE: u64 = 16 << 10;
+
 /// A command that reads nothing (a `zfs create` that asked for a passphrase would take the stream for it) and speaks English.
 fn command(program: &str) -> Result<Command, Fault> {
     let path = find(program).ok_or_else(|| {
@@ -59,7 +62,7 @@ pub struct Running {
 pub fn start(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<(Running, ChildStdout), Fault> {
     let tried = |error: &std::io::Error| Fault::io(format!("running {program}"), error);
     let mut child =
-        command(program)?.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| tried(&e))?;
+        command(program)?.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| tried(&e))?;
     let output = child.stdout.take().ok_or_else(|| tried(&std::io::ErrorKind::BrokenPipe.into()))?;
     Ok((Running { program: program.to_owned(), child }, output))
 }
@@ -68,7 +71,15 @@ impl Running {
     /// Waits for the end and its exit status 0.
     pub fn finish(mut self) -> Result<(), Fault> {
         let status = self.child.wait().map_err(|error| Fault::io(format!("waiting for {}", self.program), &error))?;
-        if status.success() { Ok(()) } else { Err(Fault::new(Class::Io, format!("{} failed: {status}", self.program))) }
+        if status.success() {
+            return Ok(());
+        }
+        let mut said = String::new();
+        if let Some(errors) = self.child.stderr.take() {
+            // What cannot be read is not said.
+            let _ = std::io::Read::read_to_string(&mut std::io::Read::take(errors, LIMIT_MESSAGE), &mut said);
+        }
+        Err(Fault::new(Class::Io, format!("{} failed ({status}): {}", self.program, said.trim().replace('\n', "; "))))
     }
 }
 

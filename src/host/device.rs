@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl, opcode};
@@ -17,6 +18,8 @@ use crate::state::{Class, Fault};
 const SECTOR: u64 = 4096;
 /// Zeros are written, where they must be, from a buffer of this many bytes.
 const ZEROS: usize = 1 << 20;
+/// How long udev may look at a device.
+const UDEV_PATIENCE: Duration = Duration::from_secs(10);
 /// linux/fs.h: BLKDISCARD takes two u64, offset and length in bytes.
 const BLKDISCARD: Opcode = opcode::none(0x12, 119);
 /// OpenZFS sys/fs/zfs.h: BLKZNAME gives the dataset's name, 256 bytes.
@@ -53,7 +56,7 @@ impl Device {
             .open(path)
             .map_err(|error| open_failed(path, &error))?;
         let device = Device { file, path: path.to_owned(), zeroing, direct: true };
-        device.lock()?;
+        device.lock(UDEV_PATIENCE)?;
         Ok(device)
     }
 
@@ -67,15 +70,21 @@ impl Device {
             .open(path)
             .map_err(|error| Fault::io("opening the target", &error))?;
         let device = Device { file, path: path.to_owned(), zeroing: Zeroing::Punch, direct: false };
-        device.lock()?;
+        device.lock(Duration::ZERO)?;
         Ok(device)
     }
 
-    fn lock(&self) -> Result<(), Fault> {
-        match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(busy()),
-            Err(error) => Err(Fault::io("locking the target", &error.into())),
+    /// Another run is turned away at once by O_EXCL on a device, by this on a file. udev, too, locks a device: while it looks
+    /// at one that has just appeared or was closed; so on devices we wait for a while.
+    fn lock(&self, patience: Duration) -> Result<(), Fault> {
+        let start = Instant::now();
+        loop {
+            match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(20)),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(busy()),
+                Err(error) => return Err(Fault::io("locking the target", &error.into())),
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The outside: standard streams, block devices, other programs, librbd. The only place where `unsafe` is allowed, file by file.
 
+pub mod ceph;
 pub mod command;
 pub mod device;
 pub mod holes;

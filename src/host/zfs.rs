@@ -13,6 +13,8 @@ pub const MARK: &str = "siphon:mark";
 pub const RECEIVING: &str = "siphon:receiving";
 /// User property of a volume that we created: hide its device between runs.
 pub const HIDDEN: &str = "siphon:hidden";
+/// User property of a snapshot that only stands in for the head for a moment: guid of its dataset.
+pub const CHECK: &str = "siphon:check";
 /// Tag of the hold that moves on with the newest mark.
 pub const HOLD: &str = "siphon";
 /// Tag of holds that people asked for.
@@ -67,9 +69,11 @@ pub struct Snapshot {
     pub holds: u64,
     /// Set on this very snapshot, here: not inherited, not received.
     pub mark: Option<String>,
+    /// Guid in the record of a snapshot that stood in for the head, set here.
+    pub check: Option<ZfsGuid>,
 }
 
-const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden";
+const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
 
 impl Dataset {
     /// Looks a dataset up, with its snapshots; `None` when there is none of that name.
@@ -141,6 +145,7 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
         creation: number(table, "creation")?,
         holds: number(table, "userrefs").unwrap_or(0),
         mark: local(table, MARK),
+        check: local(table, CHECK).and_then(|guid| guid.parse().ok()),
     })
 }
 
@@ -207,9 +212,14 @@ pub fn written_since(name: &str, snapshot: &str) -> Result<u64, Fault> {
     text.trim().parse().map_err(|_| garbled(name))
 }
 
-/// Starts `zfs send` of the live volume since a snapshot.
-pub fn send_head(name: &str, since: &str) -> Result<(Running, ChildStdout), Fault> {
-    command::start("zfs", ["send", "-i", &format!("@{since}"), name])
+/// Starts `zfs send` since a snapshot, up to a later one or (when nobody has it open) the live volume.
+pub fn send(name: &str, since: &str, until: &str) -> Result<(Running, ChildStdout), Fault> {
+    command::start("zfs", ["send", "-i", &format!("{name}@{since}"), until])
+}
+
+/// Destroys one snapshot.
+pub fn destroy_snapshot(name: &str, snapshot: &str) -> Result<(), Fault> {
+    zfs(name, ["destroy", &format!("{name}@{snapshot}")])
 }
 
 fn zfs<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Fault> {
@@ -229,6 +239,8 @@ fn fault(name: &str, failed: &Failed) -> Fault {
         Class::NoSpace
     } else if says(&["does not exist", "no such pool"]) {
         Class::NotFound
+    } else if says(&["already exists"]) {
+        Class::Exists
     } else if says(&["dataset is busy", "pool is busy"]) {
         Class::Busy
     } else {

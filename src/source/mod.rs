@@ -2,6 +2,8 @@
 
 mod decoder;
 mod image;
+mod rbd;
 
 pub use decoder::Decoder;
 pub use image::{ImageFile, ImageOptions};
+pub use rbd::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};

@@ -42,7 +42,6 @@ pub struct Keeper {
     dataset: Dataset,
     device: Arc<Device>,
     act: Act,
-    mark_name: String,
     /// Dropped last: hides the device once it is closed.
     _exposure: Exposure,
 }
@@ -55,22 +54,28 @@ impl Keeper {
             return Err(Fault::new(Class::Unsupported, "this is a file system, not a volume"));
         }
         // What can be refused without the device is refused before the device is shown to anybody.
-        let standing = marks::standing(known.as_ref());
+        let mut standing = marks::standing(known.as_ref());
         let plan = decide(&standing, request.next, options.overrides)?;
         if options.dry_run {
+            if let (Head::AtMark, Some(dataset), Some(newest)) = (&standing.head, &known, standing.marks.last())
+                && evidence::written_since(dataset, &newest.name)?
+            {
+                standing.head = Head::WrittenSince;
+            }
+            let plan = decide(&standing, request.next, options.overrides)?;
             options.note(&describe(&plan, &standing));
             return Ok(None);
         }
         let created = known.is_none();
-        if created {
-            create(&options, &request)?;
-        }
-        let (exposure, device) = claim(&Dataset::open(&options.name)?)?;
+        let dataset = match known {
+            Some(dataset) => dataset,
+            None => create(&options, &request)?,
+        };
+        let (exposure, device) = claim(&dataset)?;
         // Under the claim: look again, and closer.
         let (dataset, standing) = settled_standing(&options, &device)?;
         let plan = if created { plan } else { decide(&standing, request.next, options.overrides)? };
-        let mark_name = marks::choose_name(&dataset.name, &dataset.snapshots, &request.to_name, request.next.to);
-        let mut keeper = Keeper { options, request, dataset, device, act: plan.act, mark_name, _exposure: exposure };
+        let mut keeper = Keeper { options, request, dataset, device, act: plan.act, _exposure: exposure };
         keeper.begin(&plan, &standing)?;
         Ok(Some(keeper))
     }
@@ -136,7 +141,10 @@ impl Keeper {
             standing.marks.iter().rev().map(|mark| mark.name.as_str()).take_while(|name| *name != held.name).collect();
         let lost: Vec<&str> = newer.iter().copied().chain(standing.above.iter().map(String::as_str)).collect();
         self.options.note(&match lost.as_slice() {
-            [] => format!("going back to {}: an unfinished run is given up", held.name),
+            [] if matches!(standing.head, Head::Receiving(_)) => {
+                format!("going back to {}: giving up an unfinished run", held.name)
+            }
+            [] => format!("going back to {}: giving up what was written since", held.name),
             lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
         });
         for name in &newer {
@@ -160,17 +168,15 @@ impl Keeper {
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
-        let Request { source, new_size, .. } = self.request;
-        let mark = Mark { dataset: self.dataset.guid, source, state, size: new_size, digest, name: self.mark_name.clone() };
-        let committed = marks::commit(name, self.request.next.stream, &mark)?;
-        if !self.options.mark {
-            return Ok(Some(committed));
-        }
-        marks::settle(&Dataset::open(name)?, self.options.hold)
+        let Request { next, source, to_name, new_size, .. } = &self.request;
+        let name_it = marks::choose_name(name, &self.dataset.snapshots, to_name, state);
+        let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name: name_it };
+        let committed = marks::commit(name, next.stream, &mark)?;
+        if self.options.mark { marks::settle(&committed, self.options.hold) } else { Ok(marks::marks(&committed).pop()) }
     }
 }
 
-fn create(options: &Options, request: &Request) -> Result<(), Fault> {
+fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
     let block = options.block_size.unwrap_or(DEFAULT_BLOCK);
     let mut arguments = vec!["-b".to_owned(), block.to_string()];
     let mut set = |setting: String| arguments.extend(["-o".to_owned(), setting]);
@@ -187,7 +193,12 @@ fn create(options: &Options, request: &Request) -> Result<(), Fault> {
         }
         set(property.clone());
     }
-    zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments)
+    let created = zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments);
+    if created.as_ref().is_err_and(|fault| fault.class == Class::Exists) {
+        return Err(Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"));
+    }
+    created?;
+    Dataset::open(&options.name)
 }
 
 /// A volume has whole blocks, and at least one: bytes.
@@ -198,19 +209,21 @@ fn volume_size(image: u64, block: u64) -> u64 {
 
 /// Shows the volume's device if it is hidden, and opens it for us alone.
 fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
-    let hide = dataset.hidden || dataset.volmode.value == "none";
-    if dataset.volmode.value == "none" {
-        zfs::set(&dataset.name, "volmode", "dev")?;
-    }
-    let exposure = Exposure { name: dataset.name.clone(), hide };
     if dataset.readonly.value == "on" {
         return Err(
             Fault::new(Class::Permission, "the volume is read-only").hint(format!("zfs set readonly=off {}", dataset.name))
         );
     }
+    let was_hidden = dataset.volmode.value == "none";
+    // Until the device is ours, another run may be using it: hide then only what we showed.
+    let mut exposure = Exposure { name: dataset.name.clone(), hide: was_hidden };
+    if was_hidden {
+        zfs::set(&dataset.name, "volmode", "dev")?;
+    }
     let node = dataset.node();
     let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
     let opened = wait(|| open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
+    exposure.hide |= dataset.hidden;
     Ok((exposure, Arc::new(opened)))
 }
 
@@ -252,7 +265,7 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
     let mut standing = marks::standing(Some(&dataset));
     if standing.head == Head::AtMark
         && let Some(newest) = standing.marks.last()
-        && evidence::written_since(Some(device), &dataset, &newest.name)?
+        && evidence::written_since_claimed(device, &dataset, &newest.name)?
     {
         standing.head = Head::WrittenSince;
     }
@@ -261,15 +274,12 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
 
 /// The plan in words, for a dry run.
 fn describe(plan: &Plan, standing: &Standing) -> String {
-    let act = match plan.act {
-        Act::Create => "would create the volume and fill it",
-        Act::Clear => "would make every byte zero and fill the volume anew",
-        Act::Apply => "would apply the stream",
-        Act::Already => "is in the to-state already: would write nothing",
-    };
     match &plan.roll_back {
-        Some(held) => format!("would go back to {} (above it: {}), then {act}", held.name, standing.above.join(", ")),
-        None => act.to_owned(),
+        Some(held) if standing.above.is_empty() => format!("would go back to {}; then {}", held.name, plan.act.would()),
+        Some(held) => {
+            format!("would go back to {}, giving up {}; then {}", held.name, standing.above.join(", "), plan.act.would())
+        }
+        None => plan.act.would().to_owned(),
     }
 }
 

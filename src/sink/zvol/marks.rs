@@ -95,8 +95,8 @@ pub fn state_list(dataset: &Dataset) -> StateList {
 
 /// The name that a mark of this state will have: the source's, unless it is taken or too long. The id decides what a
 /// snapshot is, never its name.
-pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state: Option<Id>) -> String {
-    let short = state.map_or_else(|| "unknown".to_owned(), |id| id.short());
+pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state: Id) -> String {
+    let short = state.short();
     let plain = escape_zfs_name(source_name);
     let candidates = [plain.clone(), format!("{plain}.{short}"), format!("siphon-{short}")];
     let numbered = (2_u64..).map(|n| format!("siphon-{short}.{n}"));
@@ -111,12 +111,16 @@ pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state:
     candidates.into_iter().chain(numbered).find(fits).unwrap_or_default()
 }
 
-/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device.
-pub fn commit(dataset: &str, stream: Id, mark: &Mark) -> Result<Marked, Fault> {
+/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device. Gives
+/// the dataset as it is then.
+pub fn commit(dataset: &str, stream: Id, mark: &Mark) -> Result<Dataset, Fault> {
     let pending = format!("{PENDING}{}", stream.short());
     zfs::snapshot(dataset, &pending, zfs::MARK, &mark.to_text())?;
-    let made = marks(&Dataset::open(dataset)?).pop().filter(|marked| marked.snapshot.name == pending && marked.mark == *mark);
-    made.ok_or_else(|| Fault::new(Class::Io, format!("the snapshot {dataset}@{pending} is not there, or not as it was made")))
+    let after = Dataset::open(dataset)?;
+    match marks(&after).pop() {
+        Some(marked) if marked.snapshot.name == pending && marked.mark == *mark => Ok(after),
+        _ => Err(Fault::new(Class::Io, format!("the snapshot {dataset}@{pending} is not there, or not as it was made"))),
+    }
 }
 
 /// Gives a committed snapshot its name and our hold, moves the hold on from older marks, and ends the run's record. May be
@@ -126,8 +130,7 @@ pub fn settle(dataset: &Dataset, hold: bool) -> Result<Option<Marked>, Fault> {
     for marked in all.iter_mut().filter(|marked| marked.is_pending()) {
         let Mark { name, state, .. } = &marked.mark;
         let taken = dataset.snapshots.iter().any(|snapshot| snapshot.name == *name);
-        let name =
-            if taken { choose_name(&dataset.name, &dataset.snapshots, name.as_bytes(), Some(*state)) } else { name.clone() };
+        let name = if taken { choose_name(&dataset.name, &dataset.snapshots, name.as_bytes(), *state) } else { name.clone() };
         zfs::rename_snapshot(&dataset.name, &marked.snapshot.name, &name)?;
         marked.snapshot.name = name;
     }
