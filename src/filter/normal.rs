@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image, wire};
+use crate::format::{Change, Header, Image, all_zero, wire};
 use crate::state::Fault;
 
 /// Brings changes into canonical form on their way into a sink.
@@ -177,10 +177,4 @@ impl<S: Sink> Sink for Normal<S> {
         self.close_zero()?;
         self.inner.commit(proof)
     }
-}
-
-/// Sixteen bytes at a time: as fast as memory, where a byte-wise test is not.
-pub(crate) fn all_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }

@@ -22,6 +22,7 @@ mod reader;
 mod trailer;
 pub mod wire;
 mod writer;
+mod zeros;
 
 pub use buffer::{Buffer, Pool};
 pub use change::Change;
@@ -31,3 +32,4 @@ pub use id::{Digest, Id};
 pub use reader::{ReadError, Reader};
 pub use trailer::{Totals, Trailer};
 pub use writer::Writer;
+pub use zeros::all_zero;

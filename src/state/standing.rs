@@ -94,6 +94,18 @@ pub enum Act {
     Already,
 }
 
+impl Act {
+    /// What a dry run says of it.
+    pub fn would(self) -> &'static str {
+        match self {
+            Act::Create => "would create the target and fill it",
+            Act::Clear => "would replace the whole content",
+            Act::Apply => "would apply the stream",
+            Act::Already => "would write nothing: the target is in this state",
+        }
+    }
+}
+
 /// What to do, and what to go back to first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

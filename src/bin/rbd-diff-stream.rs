@@ -1,0 +1,99 @@
+//! rbd-diff-stream(1): a Ceph RBD snapshot as an extent stream, whole or since an earlier one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use siphon::cli::{self, Meter, ProgressOption, Tool};
+use siphon::filter::{Normal, Tally};
+use siphon::flow::{Source, copy};
+use siphon::host::ceph::Access;
+use siphon::host::stdio;
+use siphon::sink::Encoder;
+use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};
+use siphon::state::{Fault, Receipt};
+
+/// Write a Ceph RBD snapshot as an extent stream: whole, or what changed since an earlier one
+///
+/// The image is opened for reading only: no lock is taken, nothing is written. The stream is sealed only if image and
+/// snapshots are still there when all was read.
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version, after_help = "Examples:
+  rbd-diff-stream rbd/vm1@mon | ssh nas zvol-apply --mark tank/vm1
+  rbd-diff-stream --from mon rbd/vm1@tue | ssh nas zvol-apply --mark tank/vm1
+  rbd-diff-stream --states rbd/vm1 | ssh nas zfs-snapmark common tank/vm1
+  rbd-diff-stream rbd/vm1@mon >vm1.siphon && extent-inspect --check vm1.siphon")]
+struct Args {
+    /// Send only what changed since this snapshot of the same image
+    #[arg(long, value_name = "SNAP", conflicts_with = "states")]
+    from: Option<String>,
+    /// List the snapshots that can be sent, as siphon-states(5)
+    #[arg(long)]
+    states: bool,
+    /// Name of the cluster, as for rbd(8) [default: ceph]
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Ceph's configuration file [default: $CEPH_CONF, else the usual places]
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Ceph user, without "client." [default: admin]
+    #[arg(long, value_name = "USER")]
+    id: Option<String>,
+    /// File with the user's key [default: as configured]
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// Most reads in flight, with 256 KiB of buffers each
+    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS.try_into().unwrap_or(u16::MAX), value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// Ask every object, whatever the object maps say
+    #[arg(long)]
+    no_trust_map: bool,
+    /// Show how far it is, on standard error: a bar, or JSON lines
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    progress: Option<ProgressOption>,
+    /// Write into FILE what was sent, once all was sent
+    #[arg(long, value_name = "FILE", conflicts_with = "states")]
+    receipt: Option<PathBuf>,
+    /// POOL/[NAMESPACE/]IMAGE@SNAPSHOT; for --states without @SNAPSHOT
+    #[arg(value_name = "IMAGE@SNAP")]
+    image: Spec,
+}
+
+impl Tool for Args {
+    fn subject(&self) -> Option<String> {
+        Some(self.image.to_string())
+    }
+
+    fn run(self) -> Result<(), Fault> {
+        let access = Access { cluster: self.cluster, conf: self.conf, id: self.id, keyring: self.keyring };
+        if self.states {
+            return cli::print(&Rbd::states(&access, &self.image)?.to_text());
+        }
+        let output = stdio::output()?;
+        stdio::exit_when_reader_dies();
+        let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust_map: !self.no_trust_map };
+        let mut rbd = Rbd::open(&access, &self.image, &options)?;
+        if let Some(note) = rbd.note() {
+            eprintln!("{}: {}: note: {note}", env!("CARGO_BIN_NAME"), self.image);
+        }
+        let sealed = copy(&mut rbd, Tally::new(Normal::new(Encoder::new(output)), Meter::new(self.progress)))?;
+        let receipt = Receipt {
+            receipt: 1,
+            tool: env!("CARGO_BIN_NAME").to_owned(),
+            target: self.image.to_string(),
+            stream: rbd.header().stream().to_string(),
+            from: rbd.header().from.map(|id| id.to_string()),
+            to: sealed.trailer.to.map(|id| id.to_string()),
+            size: rbd.image().new_size,
+            data_bytes: sealed.trailer.totals.data_bytes,
+            zero_bytes: sealed.trailer.totals.zero_bytes,
+            digest: sealed.trailer.digest.to_string(),
+            ..Receipt::default()
+        };
+        cli::keep_receipt(self.receipt.as_deref(), &receipt)
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Args>()
+}
