@@ -11,7 +11,7 @@
 //! finds the target *receiving* and knows what to do ([`crate::state::decide`]).
 
 use crate::format::{Change, Digest, Header, Id, Image, Totals};
-use crate::state::Fault;
+use crate::state::{Fault, Receipt};
 
 /// Turns one system's idea of change into changes, in ascending order.
 pub trait Source {
@@ -80,6 +80,24 @@ impl Proof {
     /// What the changes said, in sum.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// What a receipt says of any transfer.
+    pub fn receipt(&self, tool: &str, target: &str) -> Receipt {
+        let text = |id: Option<Id>| id.map(|id| id.to_string());
+        Receipt {
+            receipt: 1,
+            tool: tool.to_owned(),
+            target: target.to_owned(),
+            stream: self.header.stream().to_string(),
+            from: text(self.header.from),
+            to: text(self.ending.to),
+            size: self.image.new_size,
+            data_bytes: self.totals.data_bytes,
+            zero_bytes: self.totals.zero_bytes,
+            digest: self.ending.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            ..Receipt::default()
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! > commits on proof · a mark remembers the state · the next source asks for it.
 //!
 //! Read [`flow`] first: it is the whole of what every tool does. The modules, in the order in which data flows:
-pub mod cli;
-pub mod filter;
-pub mod flow;
+
 pub mod format;
-pub mod host;
-pub mod sink;
-pub mod source;
 pub mod state;
+pub mod flow;
+pub mod foreign;
+pub mod source;
+pub mod filter;
+pub mod sink;
+pub mod host;
+pub mod cli;

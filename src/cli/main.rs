@@ -23,7 +23,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 I/O or system error, 2 usage, 3 
 
 /// Parses the command line, runs the tool, reports.
 pub fn main<T: Tool>() -> ExitCode {
-    let command = T::command().after_long_help(EXIT_CODES).arg(
+    let command = T::command();
+    // clap shows the long text instead of the short one, not after it.
+    let examples = command.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
+    let command = command.after_long_help(examples + EXIT_CODES).arg(
         clap::Arg::new("completions")
             .long("completions")
             .value_name("SHELL")
@@ -32,6 +35,9 @@ pub fn main<T: Tool>() -> ExitCode {
             .exclusive(true)
             .hide_short_help(true),
     );
+    // A required subcommand is the one thing that an exclusive option does not excuse.
+    let completions = std::env::args_os().nth(1).is_some_and(|first| first.to_string_lossy().starts_with("--completions"));
+    let command = if completions { command.subcommand_required(false) } else { command };
     let name = command.get_name().to_owned();
     let mut full = command.clone();
     let matches = match command.try_get_matches() {

@@ -6,56 +6,98 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image, wire};
+use crate::format::{Change, Header, Image, all_zero, wire};
 use crate::state::Fault;
 
 /// Brings changes into canonical form on their way into a sink.
+///
+/// Holds at most one window of 1 MiB, in however many pieces it comes.
 pub struct Normal<S> {
     inner: S,
     grain: u64,
     size: u64,
     whole: bool,
-    pending: Pending,
+    window: Option<Window>,
+    zero: Option<Zero>,
 }
 
-/// What may still grow.
-enum Pending {
-    Nothing,
-    /// Touching pieces inside one window of 1 MiB, the first at `offset`.
-    Data {
-        offset: u64,
-        end: u64,
-        pieces: Vec<Bytes>,
-    },
-    Zero {
-        offset: u64,
-        end: u64,
-        may_deallocate: bool,
-    },
+/// Touching data inside one window of 1 MiB.
+struct Window {
+    offset: u64,
+    data: Data,
+}
+
+/// One piece, the common case, is not copied. Many small ones are, so that they do not keep many large buffers alive.
+enum Data {
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Data::One(piece) => piece.len(),
+            Data::Many(joined) => joined.len(),
+        }
+    }
+}
+
+/// A run of zeros that may still grow.
+struct Zero {
+    offset: u64,
+    end: u64,
+    may_deallocate: bool,
 }
 
 impl<S: Sink> Normal<S> {
     /// Canonical changes for `inner`.
     pub fn new(inner: S) -> Normal<S> {
-        Normal { inner, grain: 1, size: 0, whole: false, pending: Pending::Nothing }
+        Normal { inner, grain: 1, size: 0, whole: false, window: None, zero: None }
     }
 
-    /// Takes data that lies inside one window, and finds the zero runs in it.
-    fn window(&mut self, offset: u64, payload: &Bytes) -> Result<(), Fault> {
+    /// Takes data that lies inside one window.
+    fn piece(&mut self, offset: u64, piece: Bytes) -> Result<(), Fault> {
+        let touching =
+            self.window.take_if(|window| window.offset + window.data.len() as u64 == offset && !offset.is_multiple_of(wire::CUT));
+        let window = match touching {
+            Some(Window { offset, data }) => {
+                let mut joined = match data {
+                    Data::One(first) => BytesMut::from(first.as_ref()),
+                    Data::Many(joined) => joined,
+                };
+                joined.extend_from_slice(&piece);
+                Window { offset, data: Data::Many(joined) }
+            }
+            None => {
+                self.close_window()?;
+                Window { offset, data: Data::One(piece) }
+            }
+        };
+        self.window = Some(window);
+        Ok(())
+    }
+
+    /// Finds the zero runs in the window, and passes it on.
+    fn close_window(&mut self) -> Result<(), Fault> {
+        let Some(Window { offset, data }) = self.window.take() else { return Ok(()) };
+        let payload = match data {
+            Data::One(piece) => piece,
+            Data::Many(joined) => joined.freeze(),
+        };
         let mut start = 0;
-        let mut zero = None;
+        let mut zero = false;
         let mut at = 0;
         while at < payload.len() {
             let len = self.grain_at(offset + at as u64).min(payload.len() - at);
             let is_zero = self.fills_grain(offset + at as u64, len) && all_zero(&payload[at..at + len]);
-            if zero != Some(is_zero) && at > start {
-                self.run(offset, payload, start..at, zero == Some(true))?;
+            if zero != is_zero && at > start {
+                self.run(offset, &payload, start..at, zero)?;
                 start = at;
             }
-            zero = Some(is_zero);
+            zero = is_zero;
             at += len;
         }
-        self.run(offset, payload, start..at, zero == Some(true))
+        self.run(offset, &payload, start..at, zero)
     }
 
     /// Bytes from `offset` to the next multiple of the grain.
@@ -71,51 +113,32 @@ impl<S: Sink> Normal<S> {
 
     fn run(&mut self, offset: u64, payload: &Bytes, range: std::ops::Range<usize>, zero: bool) -> Result<(), Fault> {
         let (offset, len) = (offset + range.start as u64, range.len() as u64);
-        match zero {
-            true => self.zero(offset, len, false),
-            false => self.data(offset, payload.slice(range)),
+        if zero {
+            return self.zero(offset, len, false);
         }
-    }
-
-    fn data(&mut self, offset: u64, payload: Bytes) -> Result<(), Fault> {
-        let len = payload.len() as u64;
-        if let Pending::Data { end, pieces, .. } = &mut self.pending
-            && *end == offset
-            && !offset.is_multiple_of(wire::CUT)
-        {
-            *end += len;
-            pieces.push(payload);
-            return Ok(());
-        }
-        self.flush()?;
-        self.pending = Pending::Data { offset, end: offset + len, pieces: vec![payload] };
-        Ok(())
+        self.close_zero()?;
+        self.inner.change(Change::Data { offset, payload: payload.slice(range) })
     }
 
     fn zero(&mut self, offset: u64, len: u64, may_deallocate: bool) -> Result<(), Fault> {
         if self.whole {
-            return self.flush();
-        }
-        if let Pending::Zero { end, may_deallocate: pending, .. } = &mut self.pending
-            && *end == offset
-            && *pending == may_deallocate
-        {
-            *end += len;
             return Ok(());
         }
-        self.flush()?;
-        self.pending = Pending::Zero { offset, end: offset + len, may_deallocate };
+        if let Some(zero) = &mut self.zero
+            && zero.end == offset
+            && zero.may_deallocate == may_deallocate
+        {
+            zero.end += len;
+            return Ok(());
+        }
+        self.close_zero()?;
+        self.zero = Some(Zero { offset, end: offset + len, may_deallocate });
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Fault> {
-        match std::mem::replace(&mut self.pending, Pending::Nothing) {
-            Pending::Nothing => Ok(()),
-            Pending::Data { offset, pieces, .. } => self.inner.change(Change::Data { offset, payload: join(pieces) }),
-            Pending::Zero { offset, end, may_deallocate } => {
-                self.inner.change(Change::Zero { offset, len: end - offset, may_deallocate })
-            }
-        }
+    fn close_zero(&mut self) -> Result<(), Fault> {
+        let Some(Zero { offset, end, may_deallocate }) = self.zero.take() else { return Ok(()) };
+        self.inner.change(Change::Zero { offset, len: end - offset, may_deallocate })
     }
 }
 
@@ -126,7 +149,8 @@ impl<S: Sink> Sink for Normal<S> {
         self.grain = image.grain.into();
         self.size = image.new_size;
         self.whole = header.is_whole();
-        self.inner.begin(header, image)
+        // What comes out is cut anew, whatever bound the stream had that came in.
+        self.inner.begin(&Header { max_payload: wire::DEFAULT_MAX_PAYLOAD, ..header.clone() }, image)
     }
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
@@ -135,35 +159,22 @@ impl<S: Sink> Sink for Normal<S> {
                 while !payload.is_empty() {
                     let room = usize::try_from(wire::CUT - offset % wire::CUT).unwrap_or(usize::MAX);
                     let now = payload.split_to(room.min(payload.len()));
-                    self.window(offset, &now)?;
-                    offset += now.len() as u64;
+                    let len = now.len() as u64;
+                    self.piece(offset, now)?;
+                    offset += len;
                 }
                 Ok(())
             }
-            Change::Zero { offset, len, may_deallocate } => self.zero(offset, len, may_deallocate),
+            Change::Zero { offset, len, may_deallocate } => {
+                self.close_window()?;
+                self.zero(offset, len, may_deallocate)
+            }
         }
     }
 
     fn commit(mut self, proof: Proof) -> Result<S::Done, Fault> {
-        self.flush()?;
+        self.close_window()?;
+        self.close_zero()?;
         self.inner.commit(proof)
     }
-}
-
-/// Pieces of one window as one payload; a single one, the common case, is not copied.
-fn join(mut pieces: Vec<Bytes>) -> Bytes {
-    if pieces.len() == 1
-        && let Some(piece) = pieces.pop()
-    {
-        return piece;
-    }
-    let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
-    joined.freeze()
-}
-
-/// Sixteen bytes at a time: as fast as memory, where a byte-wise test is not.
-pub(crate) fn all_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }

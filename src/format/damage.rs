@@ -104,7 +104,7 @@ impl Damage {
 pub struct DamagedStream {
     /// The class.
     pub class: Damage,
-    /// Frames read whole before the damage.
+    /// Number of the damaged frame; where the stream ends too early, of the frame that is missing.
     pub frame: u64,
     /// Byte of the stream at which the damaged item begins.
     pub byte: u64,

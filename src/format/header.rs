@@ -14,6 +14,13 @@ pub struct Feature {
     pub text: Vec<u8>,
 }
 
+impl Feature {
+    /// Where its entry stands in the table: incompatible ones first, each by its bit.
+    fn place(&self) -> (bool, u8) {
+        (!self.incompatible, self.bit)
+    }
+}
+
 /// Names for people. They identify nothing; bytes as the source system has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
@@ -71,9 +78,11 @@ impl Header {
     /// The payload of a HEADER frame. Names longer than the limit are cut: they identify nothing.
     pub(super) fn encode(&self) -> Vec<u8> {
         let names = [&self.names.source, &self.names.from, &self.names.to].map(|name| clip(name, wire::LIMIT_NAME));
-        let table: Vec<u8> = self
-            .features
-            .iter()
+        let mut features: Vec<&Feature> = self.features.iter().collect();
+        features.sort_by_key(|feature| feature.place());
+        features.dedup_by_key(|feature| feature.place());
+        let table: Vec<u8> = features
+            .into_iter()
             .flat_map(|feature| {
                 let text = clip(&feature.text, usize::from(u8::MAX));
                 [&[u8::from(!feature.incompatible), feature.bit, u8::try_from(text.len()).unwrap_or(0), 0], text].concat()
@@ -97,6 +106,8 @@ impl Header {
     }
 
     /// Reads a HEADER payload; what is wrong with it otherwise.
+    ///
+    /// An unknown incompatible feature is found before anything that such a feature may have changed.
     pub(super) fn decode(payload: &[u8]) -> Result<Header, (Damage, String)> {
         let short = || (Damage::Length, "HEADER is shorter than its fields".to_owned());
         let mut fields = Fields(payload);
@@ -107,8 +118,13 @@ impl Header {
         let mut len = || fields.u16().map(usize::from).ok_or_else(short);
         let lens = [len()?, len()?, len()?, len()?];
         let reserved = fields.u32().ok_or_else(short)?;
-        let mut part = |len| fields.bytes(len).map(<[u8]>::to_vec).ok_or_else(short);
         let [source_len, from_len, to_len, table_len] = lens;
+        if incompatible != 0 {
+            // The names and the table, should they still be where this version has them.
+            let table = fields.0.get(lens.iter().take(3).sum()..).and_then(|rest| rest.get(..table_len)).unwrap_or_default();
+            return Err((Damage::Feature, lacking(incompatible, &decode_features(table).unwrap_or_default())));
+        }
+        let mut part = |len| fields.bytes(len).map(<[u8]>::to_vec).ok_or_else(short);
         let names = Names { source: part(source_len)?, from: part(from_len)?, to: part(to_len)? };
         let table = part(table_len)?;
         if !fields.0.is_empty() {
@@ -118,9 +134,6 @@ impl Header {
             return Err((Damage::Reserved, "a reserved field of HEADER is not zero".to_owned()));
         }
         let features = decode_features(&table)?;
-        if incompatible != 0 {
-            return Err((Damage::Feature, lacking(incompatible, &features)));
-        }
         if lens.iter().take(3).any(|len| *len > wire::LIMIT_NAME) {
             return Err((Damage::Value, format!("a name has more than {} bytes", wire::LIMIT_NAME)));
         }
@@ -129,7 +142,7 @@ impl Header {
         }
         let source = source.ok_or((Damage::Identity, "the source id is nil".to_owned()))?;
         let header = Header { source, from, to, names, max_payload, features };
-        if header.feature_word(true) != incompatible || header.feature_word(false) & !compatible != 0 {
+        if header.feature_word(true) != 0 || header.feature_word(false) & !compatible != 0 {
             return Err((Damage::Value, "the feature table names a bit that is not set".to_owned()));
         }
         if Some(header.stream()) != stream {
@@ -156,7 +169,11 @@ fn decode_features(table: &[u8]) -> Result<Vec<Feature>, (Damage, String)> {
         if reserved != 0 {
             return Err((Damage::Reserved, "a reserved byte of the feature table is not zero".to_owned()));
         }
-        features.push(Feature { incompatible: word == 0, bit, text });
+        let feature = Feature { incompatible: word == 0, bit, text };
+        if features.last().is_some_and(|last: &Feature| last.place() >= feature.place()) {
+            return Err((Damage::Value, "the entries of the feature table do not ascend".to_owned()));
+        }
+        features.push(feature);
     }
     Ok(features)
 }
@@ -191,6 +208,11 @@ impl Image {
     /// An image at the grain that our sources declare.
     pub fn new(old_size: u64, new_size: u64) -> Image {
         Image { grain: wire::DEFAULT_GRAIN, old_size, new_size }
+    }
+
+    /// One state cannot have two sizes.
+    pub(super) fn contradicts(&self, from: Option<Id>, to: Option<Id>) -> bool {
+        from.is_some() && from == to && self.old_size != self.new_size
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -230,6 +252,9 @@ impl Image {
         }
         if header.is_whole() && image.old_size != 0 {
             return wrong(Damage::Value, "a whole stream has an old size");
+        }
+        if image.contradicts(header.from, header.to) {
+            return wrong(Damage::Identity, "from-state and to-state are one, but their sizes differ");
         }
         Ok(image)
     }

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::chain::Chain;
+use super::extents::Extents;
 use super::fields::Fields;
 use super::frame::FrameHeader;
 use super::{Change, Damage, DamagedStream, Header, Image, Pool, Totals, Trailer, wire};
@@ -28,7 +29,10 @@ pub struct Reader<R: Read> {
     input: R,
     header: Header,
     image: Image,
+    extents: Extents,
     state: State,
+    /// The first damage found. After it nothing is believed.
+    damage: Option<DamagedStream>,
 }
 
 /// What is carried from frame to frame.
@@ -42,8 +46,8 @@ struct State {
     position: u64,
     /// Where the item that is being read begins.
     item: u64,
-    /// No extent may begin before this.
-    floor: u64,
+    /// The number that this item has or should have.
+    item_number: u64,
     totals: Totals,
     trailer: Option<Trailer>,
 }
@@ -58,7 +62,7 @@ impl<R: Read> Reader<R> {
             frames: 0,
             position: 0,
             item: 0,
-            floor: 0,
+            item_number: 0,
             totals: Totals::default(),
             trailer: None,
         };
@@ -72,7 +76,7 @@ impl<R: Read> Reader<R> {
         let image = Image::decode(&payload, &header).map_err(|(class, what)| state.damaged(class, what))?;
         state.max_payload = header.max_payload;
         state.pool = Pool::new(header.max_payload as usize);
-        Ok(Reader { input, header, image, state })
+        Ok(Reader { input, header, image, extents: Extents::new(&image), state, damage: None })
     }
 
     /// Whose state becomes whose.
@@ -86,7 +90,20 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next change; `None` once END was read, agreed with everything before it, and nothing followed.
+    ///
+    /// After damage it only ever says so again.
     pub fn change(&mut self) -> Result<Option<Change>, ReadError> {
+        if let Some(damage) = &self.damage {
+            return Err(ReadError::Damaged(damage.clone()));
+        }
+        let result = self.next();
+        if let Err(ReadError::Damaged(damage)) = &result {
+            self.damage = Some(damage.clone());
+        }
+        result
+    }
+
+    fn next(&mut self) -> Result<Option<Change>, ReadError> {
         while self.state.trailer.is_none() {
             let checkpoint_due = self.state.chain.checkpoint_due();
             let before = self.state.frames;
@@ -143,28 +160,8 @@ impl<R: Read> Reader<R> {
 
     /// The rules that every extent obeys.
     fn extent(&mut self, change: Change) -> Result<Change, ReadError> {
-        let (offset, len, size) = (change.offset(), change.len(), self.image.new_size);
-        let grain = u64::from(self.image.grain);
-        let state = &mut self.state;
-        if len == 0 {
-            return Err(state.damaged(Damage::Value, format!("an empty extent at offset {offset}")));
-        }
-        let Some(end) = offset.checked_add(len).filter(|end| *end <= size) else {
-            let what = format!("{len} bytes at offset {offset} do not lie inside the image of {size} bytes");
-            return Err(state.damaged(Damage::Bounds, what));
-        };
-        if offset < state.floor {
-            let what = format!("the extent at offset {offset} begins before byte {}, where the last one ended", state.floor);
-            return Err(state.damaged(Damage::Overlap, what));
-        }
-        // The grain is a power of two.
-        let ragged = |at: u64| at & grain.wrapping_sub(1) != 0;
-        if ragged(offset) || ragged(end) && end != size {
-            let what = format!("{len} bytes at offset {offset} are no multiple of the grain, {grain} bytes");
-            return Err(state.damaged(Damage::Alignment, what));
-        }
-        state.floor = end;
-        state.totals.count(&change);
+        self.extents.admit(&change).map_err(|(class, what)| self.state.damaged(class, what))?;
+        self.state.totals.count(&change);
         Ok(change)
     }
 
@@ -183,7 +180,11 @@ impl<R: Read> Reader<R> {
         if self.header.to.is_some() && trailer.to != self.header.to {
             return Err(state.damaged(Damage::Identity, "END names another to-state than HEADER"));
         }
+        if self.image.contradicts(self.header.from, trailer.to) {
+            return Err(state.damaged(Damage::Identity, "from-state and to-state are one, but their sizes differ"));
+        }
         state.item = state.position;
+        state.item_number = state.frames;
         if !state.at_end(&mut self.input)? {
             return Err(state.damaged(Damage::Trailing, "bytes follow END"));
         }
@@ -194,7 +195,7 @@ impl<R: Read> Reader<R> {
 
 impl State {
     fn damaged(&self, class: Damage, what: impl Into<String>) -> ReadError {
-        ReadError::Damaged(DamagedStream { class, frame: self.frames, byte: self.item, what: what.into() })
+        ReadError::Damaged(DamagedStream { class, frame: self.item_number, byte: self.item, what: what.into() })
     }
 
     fn preamble(&mut self, input: &mut impl Read) -> Result<(), ReadError> {
@@ -227,6 +228,7 @@ impl State {
     /// The next frame, with its check sums, number and length checked; counted and hashed.
     fn frame(&mut self, input: &mut impl Read) -> Result<(FrameHeader, Bytes), ReadError> {
         self.item = self.position;
+        self.item_number = self.frames;
         let mut bytes = [0; wire::FRAME_HEADER_LEN];
         if self.fill(input, &mut bytes)? < bytes.len() {
             return Err(self.cut());

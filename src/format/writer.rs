@@ -3,12 +3,18 @@
 use std::io::{self, IoSlice, Write};
 
 use super::chain::Chain;
+use super::extents::Extents;
 use super::frame::FrameHeader;
-use super::{Change, Digest, Header, Id, Image, Totals, Trailer, wire};
+use super::{Change, Damage, Digest, Header, Id, Image, Totals, Trailer, wire};
 
 /// Writes one stream. Nothing but [`Writer::finish`] seals it.
+///
+/// What a reader would refuse is refused here first, with [`io::ErrorKind::InvalidInput`].
 pub struct Writer<W: Write> {
     output: W,
+    header: Header,
+    image: Image,
+    extents: Extents,
     chain: Chain,
     frames: u64,
     totals: Totals,
@@ -18,13 +24,17 @@ pub struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// Writes preamble, HEADER and OBJECT and flushes them, so that a reader can refuse at once.
     pub fn begin(output: W, header: &Header, image: &Image) -> io::Result<Writer<W>> {
-        let mut writer = Writer { output, chain: Chain::new(), frames: 0, totals: Totals::default(), written: 0 };
+        let payload = header.encode();
+        Header::decode(&payload).and_then(|header| Image::decode(&image.encode(), &header)).map_err(refused)?;
+        let (header, image, extents) = (header.clone(), *image, Extents::new(image));
+        let (chain, totals) = (Chain::new(), Totals::default());
+        let mut writer = Writer { output, header, image, extents, chain, frames: 0, totals, written: 0 };
         let mut preamble = wire::MAGIC.to_vec();
         preamble.extend(wire::MAJOR.to_le_bytes());
         preamble.extend(wire::MINOR.to_le_bytes());
         preamble.extend(crc32fast::hash(&preamble).to_le_bytes());
         writer.put(&preamble, &[])?;
-        writer.frame(wire::kind::HEADER, 0, 0, &header.encode())?;
+        writer.frame(wire::kind::HEADER, 0, 0, &payload)?;
         writer.chain.link();
         writer.frame(wire::kind::OBJECT, 0, 0, &image.encode())?;
         writer.output.flush()?;
@@ -33,6 +43,12 @@ impl<W: Write> Writer<W> {
 
     /// Writes one change, and the CHECKPOINT that may be due after it.
     pub fn change(&mut self, change: &Change) -> io::Result<()> {
+        if let Change::Data { payload, .. } = change
+            && payload.len() > self.header.max_payload as usize
+        {
+            return Err(refused((Damage::Length, format!("a payload of {} bytes is over the bound", payload.len()))));
+        }
+        self.extents.admit(change).map_err(refused)?;
         self.totals.count(change);
         match change {
             Change::Data { offset, payload } => self.frame(wire::kind::DATA, 0, *offset, payload)?,
@@ -46,6 +62,9 @@ impl<W: Write> Writer<W> {
 
     /// Seals the stream with END, flushes it, and says what END said.
     pub fn finish(mut self, to: Option<Id>) -> io::Result<Trailer> {
+        if self.header.to.is_some() && to != self.header.to || self.image.contradicts(self.header.from, to) {
+            return Err(refused((Damage::Identity, "the state reached contradicts what HEADER and OBJECT said".to_owned())));
+        }
         let mut payload = Trailer::encode_undigested(to, self.frames, &self.totals);
         self.chain.update(&payload);
         let trailer = Trailer { to, frames: self.frames, totals: self.totals, digest: self.chain.link() };
@@ -97,6 +116,11 @@ impl<W: Write> Writer<W> {
         self.written = self.written.saturating_add(head.len() as u64).saturating_add(body.len() as u64);
         Ok(())
     }
+}
+
+/// A caller's mistake, told before it becomes a reader's refusal.
+fn refused((class, what): (Damage, String)) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("not a valid stream: {what} ({})", class.word()))
 }
 
 /// Both pieces with as few calls as the output takes them, without copying them together.

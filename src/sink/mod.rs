@@ -4,9 +4,13 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod encoder;
+pub mod image;
 mod listing;
 mod memory;
+mod queue;
+pub mod zvol;
 
 pub use encoder::{Encoder, Sealed};
 pub use listing::{Listing, Style};
 pub use memory::Memory;
+pub use queue::WriteQueue;

@@ -1,11 +1,13 @@
 //! The content root: one digest for what an image holds, whatever it lies on.
 
-use crate::format::Digest;
+use crate::format::{Digest, all_zero};
 
 /// Bytes of a block that is hashed on its own: 64 KiB (extent-stream(5), "CONTENT ROOT").
 const BLOCK: usize = 64 << 10;
-/// What stands for a block of zeros, so that a hole costs almost nothing.
-const ZERO_LEAF: [u8; 32] = [0; 32];
+/// Bytes of a block's digest.
+const LEAF: usize = 32;
+/// Zeros to hash. A block of zeros has a leaf of zeros, so a hole of 2048 blocks costs one turn over these.
+static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Computes a content root from an image's bytes in order.
 ///
@@ -34,8 +36,7 @@ impl ContentRoot {
     pub fn data(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
-            let zeros = now.iter().all(|byte| *byte == 0);
-            if !zeros && self.blank {
+            if self.blank && !all_zero(now) {
                 // Whatever came before in this block was zeros that were not hashed.
                 self.blank = false;
                 self.hash_zeros(self.filled);
@@ -43,11 +44,8 @@ impl ContentRoot {
             if !self.blank {
                 self.block.update(now);
             }
-            self.filled += now.len();
+            self.fill(now.len());
             bytes = rest;
-            if self.filled == BLOCK {
-                self.close_block();
-            }
         }
     }
 
@@ -55,19 +53,16 @@ impl ContentRoot {
     pub fn zeros(&mut self, mut len: u64) {
         while len > 0 {
             if self.filled == 0 && len >= BLOCK as u64 {
-                self.leaves.update(&ZERO_LEAF);
-                len -= BLOCK as u64;
+                self.zero_leaves(len / BLOCK as u64);
+                len %= BLOCK as u64;
                 continue;
             }
             let now = usize::try_from(len).unwrap_or(BLOCK).min(BLOCK - self.filled);
             if !self.blank {
                 self.hash_zeros(now);
             }
-            self.filled += now;
+            self.fill(now);
             len -= now as u64;
-            if self.filled == BLOCK {
-                self.close_block();
-            }
         }
     }
 
@@ -80,12 +75,28 @@ impl ContentRoot {
     }
 
     fn hash_zeros(&mut self, len: usize) {
-        static ZEROS: [u8; BLOCK] = [0; BLOCK];
         self.block.update(&ZEROS[..len]);
     }
 
+    /// The leaves of whole blocks of zeros.
+    fn zero_leaves(&mut self, mut blocks: u64) {
+        while blocks > 0 {
+            let now = usize::try_from(blocks).unwrap_or(usize::MAX).min(ZEROS.len() / LEAF);
+            self.leaves.update(&ZEROS[..now * LEAF]);
+            blocks -= now as u64;
+        }
+    }
+
+    /// Counts bytes of the block, and closes it when it is full.
+    fn fill(&mut self, len: usize) {
+        self.filled += len;
+        if self.filled == BLOCK {
+            self.close_block();
+        }
+    }
+
     fn close_block(&mut self) {
-        let leaf = if self.blank { ZERO_LEAF } else { *self.block.finalize().as_bytes() };
+        let leaf = if self.blank { [0; LEAF] } else { *self.block.finalize().as_bytes() };
         self.leaves.update(&leaf);
         self.block.reset();
         self.filled = 0;

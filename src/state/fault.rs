@@ -48,6 +48,8 @@ pub enum Class {
     Unsupported,
     /// No such source, snapshot or target (exit 4).
     NotFound,
+    /// There is something of that name already (exit 4).
+    Exists,
     /// The target is smaller than the image and cannot grow (exit 4).
     TooSmall,
     /// The check ran and the answer is no (exit 5).
@@ -80,6 +82,7 @@ impl Class {
             Class::Vanished => "vanished",
             Class::Unsupported => "unsupported",
             Class::NotFound => "not-found",
+            Class::Exists => "exists",
             Class::TooSmall => "too-small",
             Class::Differs => "differs",
             Class::Busy => "busy",
@@ -105,6 +108,7 @@ impl Class {
             | Class::Vanished
             | Class::Unsupported
             | Class::NotFound
+            | Class::Exists
             | Class::TooSmall => 4,
             Class::Differs => 5,
             Class::Busy => 6,

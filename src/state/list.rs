@@ -1,9 +1,9 @@
 //! State lists: siphon-states(5).
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use super::{Class, Fault};
-use crate::format::Id;
+use crate::format::{Id, wire};
 
 /// One state that a source can send or a target holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +14,14 @@ pub struct State {
     pub seconds: i64,
     /// Exact size of the image in bytes.
     pub bytes: u64,
-    /// Its name on this side.
+    /// Its name on this side: 1 to 4096 bytes.
     pub name: Vec<u8>,
+}
+
+impl State {
+    fn to_line(&self) -> String {
+        format!("{}\t{}\t{}\t{}\n", self.id, self.seconds, self.bytes, escape(&self.name))
+    }
 }
 
 /// States, oldest first.
@@ -25,10 +31,12 @@ pub struct StateList {
     pub states: Vec<State>,
 }
 
-/// A line may hold an id, two numbers and an escaped name of 4096 bytes.
-const LIMIT_LINE: usize = 16 << 10;
+/// The longest line: an id, two numbers and an escaped name of 4096 bytes fit.
+const LIMIT_LINE: u64 = 16 << 10;
 /// More states than any system keeps of one thing.
 const LIMIT_STATES: usize = 1 << 20;
+/// The longest list in bytes.
+const LIMIT_LIST: u64 = 128 << 20;
 
 impl StateList {
     /// The newest state that has one of these ids.
@@ -38,13 +46,8 @@ impl StateList {
 
     /// The list as text, sealed by its last line.
     pub fn to_text(&self) -> String {
-        let mut text: String = self
-            .states
-            .iter()
-            .map(|state| format!("{}\t{}\t{}\t{}\n", state.id, state.seconds, state.bytes, escape(&state.name)))
-            .collect();
-        let seal = seal(&text, self.states.len());
-        text.push_str(&seal);
+        let mut text: String = self.states.iter().map(State::to_line).collect();
+        text.push_str(&seal(blake3::Hasher::new().update(text.as_bytes()), self.states.len()));
         text
     }
 
@@ -52,42 +55,46 @@ impl StateList {
     pub fn parse(mut input: impl BufRead) -> Result<StateList, Fault> {
         let broken = |what: String| Fault::new(Class::List, what);
         let mut list = StateList::default();
-        let mut text = String::new();
+        let mut hasher = blake3::Hasher::new();
+        let mut read = 0;
         loop {
-            let start = text.len();
-            let read = std::io::Read::take(&mut input, LIMIT_LINE as u64)
-                .read_line(&mut text)
-                .map_err(|error| Fault::io("reading the state list", &error))?;
-            let line = &text[start..];
-            if read == 0 {
-                let what = if text.is_empty() { "the state list is empty" } else { "the state list ends without its #end line" };
+            let mut line = Vec::new();
+            (&mut input).take(LIMIT_LINE).read_until(b'\n', &mut line).map_err(failed)?;
+            if line.is_empty() {
+                let what = if read == 0 { "the state list is empty" } else { "the state list ends without its #end line" };
                 return Err(broken(what.to_owned()).hint("the program that lists the states failed: its own message says why"));
             }
-            let Some(body) = line.strip_suffix('\n') else {
+            read += line.len() as u64;
+            let Some(body) = line.strip_suffix(b"\n") else {
                 return Err(broken("the state list is cut in the middle of a line, or a line is too long".to_owned()));
             };
-            if body.starts_with('#') {
-                if line != seal(&text[..start], list.states.len()) {
+            if body.starts_with(b"#") {
+                if line != seal(&hasher, list.states.len()).as_bytes() {
                     return Err(broken("the last line of the state list does not fit the others".to_owned()));
                 }
-                let mut more = [0];
-                return match std::io::Read::read(&mut input, &mut more) {
-                    Ok(0) => Ok(list),
-                    Ok(_) => Err(broken("something follows the last line of the state list".to_owned())),
-                    Err(error) => Err(Fault::io("reading the state list", &error)),
+                return match input.take(1).read_to_end(&mut Vec::new()).map_err(failed)? {
+                    0 => Ok(list),
+                    _ => Err(broken("something follows the last line of the state list".to_owned())),
                 };
             }
             let number = list.states.len() + 1;
-            if number > LIMIT_STATES {
-                return Err(broken(format!("more than {LIMIT_STATES} states")));
+            if number > LIMIT_STATES || read > LIMIT_LIST {
+                return Err(broken(format!("more than {LIMIT_STATES} states or {LIMIT_LIST} bytes")));
             }
             let state = parse_line(body).ok_or_else(|| broken(format!("line {number} of the state list is no state")))?;
             list.states.push(state);
+            hasher.update(&line);
         }
     }
 }
 
-fn parse_line(line: &str) -> Option<State> {
+fn failed(error: io::Error) -> Fault {
+    Fault::io("reading the state list", &error)
+}
+
+/// A state that this program would write in the very same way: there is one spelling of each.
+fn parse_line(line: &[u8]) -> Option<State> {
+    let line = std::str::from_utf8(line).ok()?;
     let mut columns = line.split('\t');
     let state = State {
         id: columns.next()?.parse().ok()?,
@@ -95,11 +102,11 @@ fn parse_line(line: &str) -> Option<State> {
         bytes: columns.next()?.parse().ok()?,
         name: unescape(columns.next()?)?,
     };
-    columns.next().is_none().then_some(state)
+    (state.name.len() <= wire::LIMIT_NAME && state.to_line().strip_suffix('\n') == Some(line)).then_some(state)
 }
 
-fn seal(text: &str, count: usize) -> String {
-    format!("#end\t{count}\t{}\n", blake3::hash(text.as_bytes()).to_hex())
+fn seal(lines: &blake3::Hasher, count: usize) -> String {
+    format!("#end\t{count}\t{}\n", lines.finalize().to_hex())
 }
 
 /// A name for one column of a line, and for messages: bytes outside printable ASCII, and `%` itself, become `%XX`.
@@ -156,9 +163,34 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
-                assert!(StateList::parse(bytes.as_slice()).is_err(), "byte {at} bit {bit}");
+                assert_eq!(StateList::parse(bytes.as_slice()).unwrap_err().class, Class::List, "byte {at} bit {bit}");
             }
         }
         assert!(StateList::parse([text.as_bytes(), b"x"].concat().as_slice()).is_err());
+    }
+
+    #[test]
+    fn another_spelling_of_a_state_is_refused() {
+        let good = sample().states.remove(0).to_line();
+        let sealed = |line: &str| {
+            let hasher = blake3::Hasher::new().update(line.as_bytes()).clone();
+            StateList::parse((line.to_owned() + &seal(&hasher, 1)).as_bytes()).map_err(|fault| fault.class)
+        };
+        assert!(sealed(&good).is_ok());
+        let other = [
+            good.to_uppercase(),
+            good.replace("\t1\t", "\t+1\t"),
+            good.replace("\t9\t", "\t09\t"),
+            good.replace("mon", "%6Don"),
+            good.replace("mon", "m%c3"),
+            good.replace("mon", "m\u{e9}n"),
+            good.replace("mon", ""),
+            good.replace("mon", &"m".repeat(4097)),
+            good.replace('\n', "\tmore\n"),
+            good.replace('\n', "\r\n"),
+        ];
+        for line in other {
+            assert_eq!(sealed(&line), Err(Class::List), "{line}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: no file, no process, no clock. What a target *is* ([`Standing`]) is found out by a sink; what may be done with
 //! it ([`decide`]) is decided here, once for every sink.
 
+mod common;
 mod content;
 mod fault;
 mod identity;
@@ -11,6 +12,7 @@ mod mark;
 mod receipt;
 mod standing;
 
+pub use common::common;
 pub use content::ContentRoot;
 pub use fault::{Class, Fault};
 pub use identity::{

@@ -1,0 +1,110 @@
+//! zvol-apply(1): applies an extent stream to a ZFS volume and commits it as a snapshot.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use siphon::cli::{self, Meter, ProgressOption, Tool};
+use siphon::filter::Tally;
+use siphon::flow::copy;
+use siphon::host::stdio;
+use siphon::host::zfs::Dataset;
+use siphon::sink::image::{self, Outcome, RawImage, STATE_DIR};
+use siphon::sink::zvol::{Options, Zvol, marks};
+use siphon::source::Decoder;
+use siphon::state::{Fault, Overrides};
+
+/// Apply an extent stream to a ZFS volume
+///
+/// Reads a stream from standard input, writes what changed to the volume TARGET, commits it as a snapshot when the whole
+/// stream was verified and is durable, and prints a receipt. A first, whole stream creates the volume.
+#[derive(Parser)]
+#[command(name = env!("CARGO_BIN_NAME"), version, after_help = "Examples:
+  rbd-diff-stream rbd/vm1@mon | ssh nas zvol-apply --mark tank/vm1
+  rbd-diff-stream --from mon rbd/vm1@tue | ssh nas zvol-apply --mark tank/vm1
+  rbd-diff-stream --states rbd/vm1 | ssh nas zvol-apply --common tank/vm1")]
+struct Args {
+    /// Give the snapshot its final name and a hold: make it a mark
+    #[arg(long)]
+    mark: bool,
+    /// Do not hold the newest mark against destruction
+    #[arg(long)]
+    no_hold: bool,
+    /// Give up what lies above the state that the stream begins from
+    #[arg(long)]
+    rollback: bool,
+    /// Let a whole stream replace content that is there; marks stay
+    #[arg(long)]
+    replace: bool,
+    /// Make the volume smaller when the image became smaller
+    #[arg(long)]
+    shrink: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Block size of a volume that is created [default: 16K]
+    #[arg(short, long, value_name = "SIZE", value_parser = cli::parse_size)]
+    block_size: Option<u64>,
+    /// Property of a volume that is created, as for zfs create -o
+    #[arg(short = 'o', long = "property", value_name = "NAME=VALUE")]
+    properties: Vec<String>,
+    /// Read a state list, print the newest state that TARGET also holds
+    #[arg(long)]
+    common: bool,
+    /// Show progress: a bar on a terminal, or JSON lines
+    #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    progress: Option<ProgressOption>,
+    /// The volume: POOL/…/NAME; what begins with / or . is a file or device, as for image-apply
+    target: String,
+}
+
+impl Tool for Args {
+    fn subject(&self) -> Option<String> {
+        Some(self.target.clone())
+    }
+
+    fn run(self) -> Result<(), Fault> {
+        if self.common {
+            return cli::common(&marks::standing(Dataset::load(&self.target)?.as_ref()));
+        }
+        let input = stdio::input()?;
+        if self.target.starts_with(['/', '.']) {
+            return self.apply_to_path(input);
+        }
+        let meter = Meter::new(self.progress);
+        let receipt = copy(&mut Decoder::open(input)?, Tally::new(Zvol::new(self.options()), meter))?;
+        receipt.map_or(Ok(()), |receipt| cli::print(&receipt.to_line()))
+    }
+}
+
+impl Args {
+    /// What image-apply does, for those who have only this tool at hand.
+    fn apply_to_path(self, input: impl Read) -> Result<(), Fault> {
+        let (path, state_dir) = (PathBuf::from(&self.target), PathBuf::from(STATE_DIR));
+        let options = image::Options { path, state_dir, replace: self.replace, trust: false, dry_run: self.dry_run };
+        let sink = Tally::new(RawImage::new(options), Meter::new(self.progress));
+        match copy(&mut Decoder::open(input)?, sink)? {
+            Outcome::Done(receipt) => cli::print(&receipt.to_line()),
+            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", act.would())),
+        }
+    }
+
+    fn options(self) -> Options {
+        Options {
+            name: self.target,
+            mark: self.mark,
+            hold: !self.no_hold,
+            overrides: Overrides { rollback: self.rollback, replace: self.replace },
+            shrink: self.shrink,
+            dry_run: self.dry_run,
+            block_size: self.block_size,
+            properties: self.properties,
+            notes: cli::note,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main::<Args>()
+}

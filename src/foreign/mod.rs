@@ -1,0 +1,3 @@
+//! Formats of others: bytes ⇄ their own records. Pure, and of ours they know nothing.
+
+pub mod zfs_send;

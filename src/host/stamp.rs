@@ -1,0 +1,169 @@
+//! What shows that a file or device was written or replaced since one looked.
+
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{major, minor};
+use serde::{Deserialize, Serialize};
+
+/// What the kernel changes when a file's content changes. The device number is none of it: it may differ after a reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change of the content: seconds since 1970, nanoseconds.
+    pub mtime: (i64, i64),
+    /// Last change of content or attributes, which nobody can set back: seconds since 1970, nanoseconds.
+    pub ctime: (i64, i64),
+}
+
+impl FileStamp {
+    /// The stamp of a file, from a fresh look at it.
+    pub fn of(file: &Metadata) -> FileStamp {
+        FileStamp {
+            inode: file.ino(),
+            size: file.len(),
+            mtime: (file.mtime(), file.mtime_nsec()),
+            ctime: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+
+    /// Waits until a later write cannot get the time of this stamp: file systems take it from a clock that ticks every 1 to
+    /// 10 ms.
+    pub fn let_clock_tick(&self) {
+        const TICK: Duration = Duration::from_millis(20);
+        let seconds = u64::try_from(self.ctime.0).unwrap_or(0);
+        let nanoseconds = u32::try_from(self.ctime.1).unwrap_or(0);
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        if changed.elapsed().unwrap_or_default() < TICK {
+            std::thread::sleep(TICK);
+        }
+    }
+}
+
+/// How much a block device was written to since it appeared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteCounters {
+    /// Writes and discards completed.
+    pub requests: u64,
+    /// Sectors of 512 bytes written and discarded.
+    pub sectors: u64,
+}
+
+impl WriteCounters {
+    /// The counters of the device with this number; `None` where the kernel keeps none.
+    pub fn of(rdev: u64) -> Option<WriteCounters> {
+        WriteCounters::parse(&std::fs::read_to_string(format!("{}/stat", sysfs(rdev))).ok()?)
+    }
+
+    /// Columns as the kernel's Documentation/block/stat.rst counts them; discards are absent before Linux 4.18.
+    fn parse(text: &str) -> Option<WriteCounters> {
+        let columns: Vec<u64> = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let column = |at: usize| columns.get(at).copied();
+        Some(WriteCounters {
+            requests: column(4)?.wrapping_add(column(11).unwrap_or(0)),
+            sectors: column(6)?.wrapping_add(column(13).unwrap_or(0)),
+        })
+    }
+}
+
+/// What a file or block device looked like at some moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// A regular file.
+    File(FileStamp),
+    /// A block device. Its counters begin anew with the machine, and with the device.
+    Device {
+        /// The kernel's random id of this run of the machine.
+        boot: Option<String>,
+        /// The kernel's number for this very disk or attachment; none is used twice.
+        disk: Option<u64>,
+        /// What was written to it since.
+        writes: Option<WriteCounters>,
+    },
+}
+
+/// What two looks at one thing say about the time between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// Nobody wrote.
+    Untouched,
+    /// Somebody wrote, or it is another thing.
+    Written,
+    /// The kernel forgot what it knew.
+    Unknown,
+}
+
+impl Evidence {
+    /// A fresh look.
+    pub fn of(meta: &Metadata) -> Evidence {
+        if !meta.file_type().is_block_device() {
+            return Evidence::File(FileStamp::of(meta));
+        }
+        let text = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let folder = sysfs(meta.rdev());
+        // A partition has none of its own; its disk's stands one folder above.
+        let disk = text(&format!("{folder}/diskseq")).or_else(|| text(&format!("{folder}/../diskseq")));
+        Evidence::Device {
+            boot: text("/proc/sys/kernel/random/boot_id"),
+            disk: disk.and_then(|number| number.parse().ok()),
+            writes: WriteCounters::of(meta.rdev()),
+        }
+    }
+
+    /// What this earlier look and a later one say.
+    pub fn between(&self, later: &Evidence) -> Between {
+        match (self, later) {
+            (Evidence::File(before), Evidence::File(after)) if before == after => Between::Untouched,
+            (
+                Evidence::Device { boot: Some(boot), disk: Some(disk), writes: Some(writes) },
+                Evidence::Device { boot: Some(boot_after), disk: Some(disk_after), writes: Some(writes_after) },
+            ) => match (boot == boot_after && disk == disk_after, writes == writes_after) {
+                (true, true) => Between::Untouched,
+                (true, false) => Between::Written,
+                (false, _) => Between::Unknown,
+            },
+            (Evidence::Device { .. }, Evidence::Device { .. }) => Between::Unknown,
+            _ => Between::Written,
+        }
+    }
+}
+
+/// The folder in which the kernel speaks of a block device.
+pub fn sysfs(rdev: u64) -> String {
+    format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_prove_nothing_over_a_restart() {
+        let look = |boot: &str, disk, requests| Evidence::Device {
+            boot: Some(boot.to_owned()),
+            disk,
+            writes: Some(WriteCounters { requests, sectors: 8 * requests }),
+        };
+        let before = look("a", Some(1), 5);
+        assert_eq!(before.between(&before), Between::Untouched);
+        assert_eq!(before.between(&look("a", Some(1), 6)), Between::Written);
+        for later in [look("b", Some(1), 5), look("a", Some(2), 5), look("a", None, 5)] {
+            assert_eq!(before.between(&later), Between::Unknown);
+        }
+        let blind = Evidence::Device { boot: None, disk: None, writes: None };
+        assert_eq!(blind.between(&blind), Between::Unknown);
+    }
+
+    #[test]
+    fn writes_and_discards_count_reads_do_not() {
+        let text = "  100 1 2 3  40 5 600 7 0 8 9  10 11 1200 13 14 15\n";
+        assert_eq!(WriteCounters::parse(text), Some(WriteCounters { requests: 50, sectors: 1800 }));
+        assert_eq!(WriteCounters::parse("1 2 3 4 5 6 7 8 9 10 11"), Some(WriteCounters { requests: 5, sectors: 7 }));
+        assert_eq!(WriteCounters::parse(""), None);
+    }
+}

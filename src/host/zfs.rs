@@ -1,0 +1,267 @@
+//! ZFS by its own programs: `zfs` and `zpool`, one call for one thing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ChildStdout;
+
+use super::command::{self, Failed, Running};
+use crate::state::{Class, Fault, ZfsGuid};
+
+/// User property of a snapshot: the [`crate::state::Mark`] that it is.
+pub const MARK: &str = "siphon:mark";
+/// User property of a volume: the [`crate::state::Run`] that has not ended.
+pub const RECEIVING: &str = "siphon:receiving";
+/// User property of a volume that we created: hide its device between runs.
+pub const HIDDEN: &str = "siphon:hidden";
+/// User property of a snapshot that only stands in for the head for a moment: guid of its dataset.
+pub const CHECK: &str = "siphon:check";
+/// Tag of the hold that moves on with the newest mark.
+pub const HOLD: &str = "siphon";
+/// Tag of holds that people asked for.
+pub const KEEP: &str = "siphon-keep";
+
+/// A dataset with what decides about it, as of one moment.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// Full name.
+    pub name: String,
+    /// Its guid.
+    pub guid: ZfsGuid,
+    /// Size in bytes; `None` when it is no volume.
+    pub volsize: Option<u64>,
+    /// Block size in bytes; 0 when it is no volume.
+    pub volblocksize: u64,
+    /// How it shows itself, and whether that was set here.
+    pub volmode: Setting,
+    /// Whether it is read-only, and whether that was set here.
+    pub readonly: Setting,
+    /// Space that it refers to, in bytes, before compression.
+    pub logical_referenced: u64,
+    /// Set on this very dataset, here: not inherited, not received.
+    pub receiving: Option<String>,
+    /// We made it, to be hidden between runs.
+    pub hidden: bool,
+    /// Its snapshots, oldest first.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A property's value and whether it was set on this dataset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// The value in force.
+    pub value: String,
+    /// Set here, not by default, inheritance or receive.
+    pub local: bool,
+}
+
+/// A snapshot of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The part after `@`.
+    pub name: String,
+    /// Its guid.
+    pub guid: ZfsGuid,
+    /// Transaction group in which it was made: the order of snapshots.
+    pub createtxg: u64,
+    /// When it was made, seconds since 1970 UTC.
+    pub creation: i64,
+    /// Number of holds.
+    pub holds: u64,
+    /// Set on this very snapshot, here: not inherited, not received.
+    pub mark: Option<String>,
+    /// Guid in the record of a snapshot that stood in for the head, set here.
+    pub check: Option<ZfsGuid>,
+}
+
+const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
+
+impl Dataset {
+    /// Looks a dataset up, with its snapshots; `None` when there is none of that name, but one that could hold it: a pool that
+    /// is not imported is no new target.
+    pub fn load(name: &str) -> Result<Option<Dataset>, Fault> {
+        let arguments =
+            ["get", "-Hp", "-d", "1", "-t", "filesystem,volume,snapshot", "-o", "name,property,value,source", PROPERTIES, name];
+        let text = match command::run("zfs", arguments)? {
+            Ok(text) => text,
+            Err(failed) if is_absent(&failed) => return parent_exists(name).map(|()| None),
+            Err(failed) => return Err(fault(name, &failed)),
+        };
+        let mut tables: BTreeMap<&str, BTreeMap<&str, Setting>> = BTreeMap::new();
+        for line in text.lines() {
+            let mut columns = line.split('\t');
+            if let (Some(of), Some(property), Some(value), Some(source)) =
+                (columns.next(), columns.next(), columns.next(), columns.next())
+            {
+                let setting = Setting { value: value.to_owned(), local: source == "local" };
+                tables.entry(of).or_default().insert(property, setting);
+            }
+        }
+        let own = tables.remove(name).ok_or_else(|| garbled(name))?;
+        let mut snapshots: Vec<Snapshot> = tables
+            .iter()
+            .filter_map(|(of, table)| Some((of.strip_prefix(name)?.strip_prefix('@')?, table)))
+            .map(|(snapshot, table)| snapshot_of(snapshot, table).ok_or_else(|| garbled(name)))
+            .collect::<Result<_, _>>()?;
+        snapshots.sort_by_key(|snapshot| snapshot.createtxg);
+        Ok(Some(Dataset {
+            name: name.to_owned(),
+            guid: number(&own, "guid").ok_or_else(|| garbled(name))?,
+            volsize: number(&own, "volsize"),
+            volblocksize: number(&own, "volblocksize").unwrap_or(0),
+            volmode: own.get("volmode").cloned().unwrap_or_default(),
+            readonly: own.get("readonly").cloned().unwrap_or_default(),
+            logical_referenced: number(&own, "logicalreferenced").unwrap_or(u64::MAX),
+            receiving: local(&own, RECEIVING),
+            hidden: local(&own, HIDDEN).is_some(),
+            snapshots,
+        }))
+    }
+
+    /// Looks up a dataset that must exist.
+    pub fn open(name: &str) -> Result<Dataset, Fault> {
+        Dataset::load(name)?.ok_or_else(|| Fault::new(Class::NotFound, format!("there is no dataset {name}")))
+    }
+
+    /// The device node of a volume.
+    pub fn node(&self) -> PathBuf {
+        PathBuf::from("/dev/zvol").join(&self.name)
+    }
+}
+
+fn number<T: std::str::FromStr>(table: &BTreeMap<&str, Setting>, key: &str) -> Option<T> {
+    table.get(key)?.value.parse().ok()
+}
+
+fn local(table: &BTreeMap<&str, Setting>, key: &str) -> Option<String> {
+    table.get(key).filter(|setting| setting.local).map(|setting| setting.value.clone())
+}
+
+fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> {
+    Some(Snapshot {
+        name: name.to_owned(),
+        guid: number(table, "guid")?,
+        createtxg: number(table, "createtxg")?,
+        creation: number(table, "creation")?,
+        holds: number(table, "userrefs").unwrap_or(0),
+        mark: local(table, MARK),
+        check: local(table, CHECK).and_then(|guid| guid.parse().ok()),
+    })
+}
+
+/// Creates a volume, sparse, of `size` bytes. `options` are further arguments of `zfs create`.
+pub fn create_volume(name: &str, size: u64, options: &[String]) -> Result<(), Fault> {
+    let size = size.to_string();
+    let fixed = ["create", "-s", "-V", &size];
+    zfs(name, fixed.into_iter().chain(options.iter().map(String::as_str)).chain([name]))
+}
+
+/// Sets a property.
+pub fn set(name: &str, property: &str, value: &str) -> Result<(), Fault> {
+    zfs(name, ["set", &format!("{property}={value}"), name])
+}
+
+/// Removes a property that was set here.
+pub fn inherit(name: &str, property: &str) -> Result<(), Fault> {
+    zfs(name, ["inherit", property, name])
+}
+
+/// Takes a snapshot with a property set in the same act.
+pub fn snapshot(name: &str, snapshot: &str, property: &str, value: &str) -> Result<(), Fault> {
+    zfs(name, ["snapshot", "-o", &format!("{property}={value}"), &format!("{name}@{snapshot}")])
+}
+
+/// Renames a snapshot.
+pub fn rename_snapshot(name: &str, from: &str, to: &str) -> Result<(), Fault> {
+    zfs(name, ["rename", &format!("{name}@{from}"), &format!("{name}@{to}")])
+}
+
+/// Puts a hold on a snapshot; one of that tag that is there already is as good.
+pub fn hold(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
+    tolerate(name, ["hold", tag, &format!("{name}@{snapshot}")], "tag already exists")
+}
+
+/// Takes a hold from a snapshot; none of that tag there is as good.
+pub fn release(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
+    tolerate(name, ["release", tag, &format!("{name}@{snapshot}")], "no such tag")
+}
+
+fn tolerate(name: &str, arguments: [&str; 3], fine: &str) -> Result<(), Fault> {
+    match command::run("zfs", arguments)? {
+        Err(failed) if !failed.message.contains(fine) => Err(fault(name, &failed)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Goes back to a snapshot; `destroying` the ones above it.
+pub fn rollback(name: &str, snapshot: &str, destroying: bool) -> Result<(), Fault> {
+    let options: &[&str] = if destroying { &["rollback", "-r"] } else { &["rollback"] };
+    zfs(name, options.iter().copied().chain([format!("{name}@{snapshot}").as_str()]))
+}
+
+/// Writes out what the pool holds in memory: a write of another process counts in `written@` only after that.
+pub fn sync_pool(name: &str) -> Result<(), Fault> {
+    let pool = name.split('/').next().unwrap_or(name);
+    command::run("zpool", ["sync", pool])?.map(drop).map_err(|failed| fault(name, &failed))
+}
+
+/// Bytes of space written since a snapshot, metadata included: 0 proves that nothing changed, more proves nothing.
+pub fn written_since(name: &str, snapshot: &str) -> Result<u64, Fault> {
+    let text = command::run("zfs", ["get", "-Hp", "-o", "value", &format!("written@{snapshot}"), name])?
+        .map_err(|failed| fault(name, &failed))?;
+    text.trim().parse().map_err(|_| garbled(name))
+}
+
+/// Starts `zfs send` since a snapshot, up to a later one or (when nobody has it open) the live volume.
+pub fn send(name: &str, since: &str, until: &str) -> Result<(Running, ChildStdout), Fault> {
+    command::start("zfs", ["send", "-i", &format!("{name}@{since}"), until])
+}
+
+/// Destroys one snapshot.
+pub fn destroy_snapshot(name: &str, snapshot: &str) -> Result<(), Fault> {
+    zfs(name, ["destroy", &format!("{name}@{snapshot}")])
+}
+
+fn zfs<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Fault> {
+    command::run("zfs", arguments)?.map(drop).map_err(|failed| fault(name, &failed))
+}
+
+fn is_absent(failed: &Failed) -> bool {
+    failed.message.contains("does not exist") || failed.message.contains("no such pool")
+}
+
+fn parent_exists(name: &str) -> Result<(), Fault> {
+    let parent = name.rsplit_once('/').map_or(name, |(parent, _)| parent);
+    command::run("zfs", ["list", "-H", "-o", "name", parent])?.map(drop).map_err(|failed| match is_absent(&failed) {
+        true => Fault::new(Class::NotFound, format!("there is no dataset {parent} that could hold it"))
+            .hint("is the pool imported? is the name right?"),
+        false => fault(parent, &failed),
+    })
+}
+
+fn garbled(name: &str) -> Fault {
+    Fault::new(Class::Io, format!("what zfs prints about {name} is not understood"))
+}
+
+/// The class of what zfs says. It has no exit codes for this, but has kept these words since 0.6.
+fn fault(name: &str, failed: &Failed) -> Fault {
+    let says = |words: &[&str]| words.iter().any(|word| failed.message.contains(word));
+    let class = if says(&["permission denied", "Permission denied", "must be superuser"]) {
+        Class::Permission
+    } else if says(&["out of space", "No space left", "quota exceeded"]) {
+        Class::NoSpace
+    } else if says(&["does not exist", "no such pool"]) {
+        Class::NotFound
+    } else if says(&["already exists"]) {
+        Class::Exists
+    } else if says(&["dataset is busy", "pool is busy"]) {
+        Class::Busy
+    } else {
+        Class::Io
+    };
+    let fault = Fault::new(class, failed.message.clone());
+    if class == Class::Permission {
+        fault.hint(format!("zfs allow lists what a user may do to {name}; siphon(7) has the set that is needed"))
+    } else {
+        fault
+    }
+}

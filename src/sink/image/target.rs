@@ -1,0 +1,173 @@
+//! A file or plain block device that may become an image: what it is, what it holds, and where that is written down.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::host::device::{Device, Zeroing};
+use crate::host::holes::is_blank;
+use crate::host::lasting::{lasting_name, loop_over};
+use crate::host::record::{Record, RecordFile};
+use crate::host::stamp::{Between, Evidence};
+use crate::state::{Class, Fault, Head, Held, Standing};
+
+/// A target that was looked at, and is held for us alone if it exists.
+pub(super) struct Target {
+    /// Free of links, as far as it exists.
+    pub path: PathBuf,
+    /// `None`: there is no such file yet.
+    pub device: Option<Arc<Device>>,
+    pub is_block: bool,
+    /// The name of a block device that lasts, where it has one.
+    pub lasting: Option<String>,
+    /// `None`: it has no name that lasts, so nothing can be kept on record.
+    pub records: Option<RecordFile>,
+    pub record: Option<Record>,
+    /// Nobody wrote to it since its record was made: the user knows.
+    trust: bool,
+}
+
+impl Target {
+    /// Looks at a target and claims it.
+    pub fn open(path: &Path, state_dir: &Path, trust: bool) -> Result<Target, Fault> {
+        let meta = match path.metadata() {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+                return Ok(Target::absent(path));
+            }
+            Err(error) => return Err(Fault::io("looking at the target", &error)),
+        };
+        let path = path.canonicalize().map_err(|error| Fault::io("looking at the target", &error))?;
+        let kind = meta.file_type();
+        let is_block = kind.is_block_device();
+        let device = match (kind.is_file(), is_block) {
+            (true, _) => open_file(&path)?,
+            (_, true) => open_block(&path)?,
+            _ => return Err(Fault::new(Class::Unsupported, "the target is neither a regular file nor a block device")),
+        };
+        let held = look(&device)?;
+        if (held.ino(), held.dev(), held.rdev()) != (meta.ino(), meta.dev(), meta.rdev()) {
+            return Err(Fault::new(Class::Busy, "the target was replaced just now").hint("try again"));
+        }
+        let lasting = if is_block { lasting_name(meta.rdev()) } else { None };
+        let records = match is_block {
+            true => lasting.as_ref().map(|name| RecordFile::of_device(state_dir, name)),
+            false => Some(RecordFile::beside(&path)),
+        };
+        let record = records.as_ref().map(RecordFile::read).transpose()?.flatten().filter(|record| record.device == lasting);
+        Ok(Target { path, device: Some(Arc::new(device)), is_block, lasting, records, record, trust })
+    }
+
+    /// A file that is to be made. What a record says of one that is gone is over.
+    fn absent(path: &Path) -> Target {
+        let (path, records) = (path.to_owned(), Some(RecordFile::beside(path)));
+        Target { path, device: None, is_block: false, lasting: None, records, record: None, trust: false }
+    }
+
+    /// Makes the file, and holds it.
+    pub fn create(&mut self) -> Result<(), Fault> {
+        let device = Device::open_file(&self.path, true)?;
+        if device.size()? != 0 {
+            return Err(Fault::new(Class::Busy, "another run made the target just now").hint("try again"));
+        }
+        self.device = Some(Arc::new(device));
+        Ok(())
+    }
+
+    /// What decides about the next stream.
+    pub fn standing(&self) -> Result<Standing, Fault> {
+        let head = self.head()?;
+        let held = match head {
+            Head::Absent | Head::Blank | Head::Foreign => None,
+            Head::Receiving(_) | Head::AtMark | Head::WrittenSince => {
+                self.record.as_ref().and_then(|record| record.held.as_ref())
+            }
+        };
+        let marks = held.into_iter().map(|held| Held { ids: vec![held.id], name: held.name.clone() }).collect();
+        Ok(Standing { head, marks, above: Vec::new(), way_back: false })
+    }
+
+    fn head(&self) -> Result<Head, Fault> {
+        let Some(device) = &self.device else { return Ok(Head::Absent) };
+        let ours = match &self.record {
+            Some(record) if !self.is_another(record)? => Some(record),
+            _ => None,
+        };
+        let Some(record) = ours else {
+            let blank = !self.is_block
+                && is_blank(device.file(), device.size()?).map_err(|error| Fault::io("looking for holes", &error))?;
+            return Ok(if blank { Head::Blank } else { Head::Foreign });
+        };
+        Ok(match (&record.receiving, &record.held) {
+            (Some(run), _) => Head::Receiving(run.into()),
+            (None, None) => Head::Foreign,
+            (None, Some(_)) => match self.between(record)? {
+                Between::Untouched => Head::AtMark,
+                Between::Written | Between::Unknown => Head::WrittenSince,
+            },
+        })
+    }
+
+    /// It is not the file that the record was made for. The name of a device was compared before.
+    fn is_another(&self, record: &Record) -> Result<bool, Fault> {
+        match (&record.seen, self.evidence()?) {
+            (Evidence::File(before), Evidence::File(now)) => Ok(before.inode != now.inode && !self.trusted(record)?),
+            (Evidence::Device { .. }, Evidence::Device { .. }) => Ok(false),
+            _ => Ok(true),
+        }
+    }
+
+    /// What happened since the record was made.
+    pub fn between(&self, record: &Record) -> Result<Between, Fault> {
+        let between = record.seen.between(&self.evidence()?);
+        Ok(if between != Between::Untouched && self.trusted(record)? { Between::Untouched } else { between })
+    }
+
+    /// The user's word counts as far as the size does not give it the lie.
+    fn trusted(&self, record: &Record) -> Result<bool, Fault> {
+        let (Some(device), Some(held)) = (&self.device, &record.held) else { return Ok(false) };
+        let size = device.size()?;
+        Ok(self.trust && if self.is_block { size >= held.size } else { size == held.size })
+    }
+
+    /// The path still leads to what was written: nobody put another file there.
+    pub fn still_there(&self) -> Result<(), Fault> {
+        let Some(device) = &self.device else { return Ok(()) };
+        let held = look(device)?;
+        match self.path.metadata() {
+            Ok(meta) if (meta.ino(), meta.dev()) == (held.ino(), held.dev()) => Ok(()),
+            _ => Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written")),
+        }
+    }
+
+    /// A fresh look at it.
+    pub fn evidence(&self) -> Result<Evidence, Fault> {
+        let device = self.device.as_ref().ok_or_else(|| Fault::new(Class::NotFound, "the target is gone"))?;
+        Ok(Evidence::of(&look(device)?))
+    }
+}
+
+fn look(device: &Device) -> Result<Metadata, Fault> {
+    device.file().metadata().map_err(|error| Fault::io("looking at the target", &error))
+}
+
+fn open_file(path: &Path) -> Result<Device, Fault> {
+    if let Some(loop_device) = loop_over(path) {
+        return Err(Fault::new(Class::Claimed, format!("the loop device {loop_device} stands on the target"))
+            .hint(format!("losetup --detach /dev/{loop_device}")));
+    }
+    Device::open_file(path, false)
+}
+
+fn open_block(path: &Path) -> Result<Device, Fault> {
+    let device = Device::open_block(path, Zeroing::Punch)?;
+    match device.zvol_name() {
+        Some(name) => {
+            Err(Fault::new(Class::Unsupported, format!("the target is the ZFS volume {name}, which keeps its own states"))
+                .hint(format!("zvol-apply {name}")))
+        }
+        None => Ok(device),
+    }
+}

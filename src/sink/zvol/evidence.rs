@@ -1,0 +1,69 @@
+//! Whether a volume still holds what its newest mark holds.
+
+use std::io::BufReader;
+
+use crate::foreign::zfs_send::{Record, Records, ZVOL_DATA};
+use crate::host::device::Device;
+use crate::host::zfs::{self, Dataset};
+use crate::state::Fault;
+
+use super::marks::Marked;
+
+/// Snapshot that stands in for the head while the send stream is looked at.
+const CHECK: &str = "siphon-check";
+
+/// Somebody wrote to the volume since this snapshot; asked under our claim on the device.
+///
+/// A dirty page of the device counts in nothing until it is written out, and a write counts in `written@` only from the
+/// next transaction group on: hence the order. `written@` 0 is proof. More is none: a roll-back leaves 1 KiB there, a new
+/// size 12 KiB; then a send stream since the mark says whether data changed. An open volume cannot be sent, so a snapshot
+/// stands in for it.
+pub fn written_since_claimed(device: &Device, dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+    device.sync()?;
+    zfs::sync_pool(&dataset.name)?;
+    if zfs::written_since(&dataset.name, &newest.snapshot.name)? == 0 {
+        return Ok(false);
+    }
+    zfs::snapshot(&dataset.name, CHECK, zfs::CHECK, &dataset.guid.to_string())?;
+    let changed = changed_since(dataset, newest, &format!("{}@{CHECK}", dataset.name));
+    zfs::destroy_snapshot(&dataset.name, CHECK)?;
+    changed
+}
+
+/// The same without a claim, for a volume that nobody has open: an answer for this moment.
+pub fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+    zfs::sync_pool(&dataset.name)?;
+    Ok(zfs::written_since(&dataset.name, &newest.snapshot.name)? != 0 && changed_since(dataset, newest, &dataset.name)?)
+}
+
+/// Removes what a run left that died between taking and destroying it, and says whether there was any. One of that name that
+/// is not ours stays, and then the next snapshot fails with its own message.
+pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
+    let ours = |snapshot: &&zfs::Snapshot| snapshot.name == CHECK && snapshot.check == Some(dataset.guid);
+    let left = dataset.snapshots.iter().find(ours);
+    left.map_or(Ok(false), |snapshot| zfs::destroy_snapshot(&dataset.name, &snapshot.name).map(|()| true))
+}
+
+fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
+    let (running, output) = zfs::send(&dataset.name, &newest.snapshot.name, until)?;
+    // A volume that somebody made smaller than the image lost what was behind its new end.
+    let size = dataset.volsize.unwrap_or(u64::MAX).max(newest.mark.size);
+    match data_changed(BufReader::new(output), size) {
+        // The first changed block answers; what follows need not be read.
+        Ok(true) => Ok(true),
+        Ok(false) => running.finish().map(|()| false),
+        // Its own failure explains more than a stream that ends too early.
+        Err(error) => Err(running.finish().err().unwrap_or_else(|| Fault::io("reading zfs send", &error))),
+    }
+}
+
+fn data_changed(stream: impl std::io::Read, size: u64) -> std::io::Result<bool> {
+    let mut records = Records::open(stream)?;
+    while let Some(record) = records.record()? {
+        let (Record::Write { object, offset, .. } | Record::Free { object, offset, .. }) = record else { continue };
+        if object == ZVOL_DATA && offset < size {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

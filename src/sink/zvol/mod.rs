@@ -1,0 +1,127 @@
+//! A ZFS volume, committed as a snapshot.
+//!
+//! Two halves: the [`keeper`] runs `zfs` and never reads the stream; [`Zvol`] takes the stream's changes and writes them to
+//! the device that the keeper opened.
+
+pub mod evidence;
+mod keeper;
+pub mod marks;
+
+use crate::flow::{Proof, Sink};
+use crate::format::{Change, Header, Image};
+use crate::state::{Act, Class, Fault, NextStream, Overrides, Receipt};
+
+use super::WriteQueue;
+use keeper::{Keeper, Request};
+use marks::Marked;
+
+/// Writes in flight: more gained nothing on zvols, fewer lost.
+const THREADS: usize = 4;
+
+/// What the user wants of a volume.
+#[derive(Clone)]
+pub struct Options {
+    /// The dataset.
+    pub name: String,
+    /// Give the commit its name and hold.
+    pub mark: bool,
+    /// Hold the newest mark against destruction.
+    pub hold: bool,
+    /// What is allowed beyond the default.
+    pub overrides: Overrides,
+    /// Make the volume smaller when the image became smaller.
+    pub shrink: bool,
+    /// Say what would be done, and stop.
+    pub dry_run: bool,
+    /// Block size in bytes of a volume that is created.
+    pub block_size: Option<u64>,
+    /// Properties (`name=value`) of a volume that is created.
+    pub properties: Vec<String>,
+    /// Takes what the user should know.
+    pub notes: fn(&str),
+}
+
+impl Options {
+    fn note(&self, text: &str) {
+        (self.notes)(&format!("{}: {text}", self.name));
+    }
+}
+
+/// A volume as a sink.
+pub struct Zvol {
+    options: Options,
+    stage: Stage,
+}
+
+enum Stage {
+    Waiting,
+    Writing(Box<Keeper>, WriteQueue),
+    DryRun,
+}
+
+impl Zvol {
+    /// The volume of these options. Nothing is looked at before the stream begins.
+    pub fn new(options: Options) -> Zvol {
+        Zvol { options, stage: Stage::Waiting }
+    }
+}
+
+impl Sink for Zvol {
+    /// `None` after a dry run.
+    type Done = Option<Receipt>;
+
+    fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
+        let request = Request {
+            next: NextStream::from(header),
+            source: header.source,
+            to_name: header.names.to.clone(),
+            old_size: image.old_size,
+            new_size: image.new_size,
+        };
+        self.stage = match Keeper::prepare(self.options.clone(), request)? {
+            Some(keeper) => {
+                let queue = WriteQueue::new(keeper.device(), THREADS);
+                Stage::Writing(Box::new(keeper), queue)
+            }
+            None => Stage::DryRun,
+        };
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), Fault> {
+        match &self.stage {
+            Stage::Writing(keeper, _) if keeper.act() == Act::Already => Ok(()),
+            Stage::Writing(_, queue) => queue.push(change),
+            Stage::DryRun => Ok(()),
+            Stage::Waiting => Err(out_of_turn()),
+        }
+    }
+
+    fn commit(self, proof: Proof) -> Result<Option<Receipt>, Fault> {
+        let (keeper, queue) = match self.stage {
+            Stage::Writing(keeper, queue) => (keeper, queue),
+            Stage::DryRun => return Ok(None),
+            Stage::Waiting => return Err(out_of_turn()),
+        };
+        queue.drain()?;
+        drop(queue);
+        let already = keeper.act() == Act::Already;
+        let digest = proof.ending().digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a volume"))?;
+        let marked = keeper.commit(proof.ending().to, digest)?;
+        Ok(Some(Receipt { already, ..receipt(&self.options, &proof, marked) }))
+    }
+}
+
+fn receipt(options: &Options, proof: &Proof, marked: Option<Marked>) -> Receipt {
+    let mut receipt = proof.receipt("zvol-apply", &options.name);
+    if let Some(marked) = marked {
+        receipt.marked = !marked.is_pending();
+        receipt.snapshot_guid = Some(marked.snapshot.guid);
+        receipt.snapshot = Some(marked.snapshot.name);
+    }
+    receipt
+}
+
+fn out_of_turn() -> Fault {
+    Fault::new(Class::Io, "a change before the stream began")
+}

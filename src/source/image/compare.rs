@@ -1,0 +1,62 @@
+//! A part of two images, and where they differ.
+
+use bytes::Bytes;
+
+use crate::format::{Change, all_zero, wire};
+
+/// What both sides hold in the range, compared grain by grain.
+///
+/// Zeros inside of what differs are found downstream, by [`crate::filter::Normal`].
+pub(super) struct Window {
+    offset: u64,
+    len: usize,
+    /// `None`: a hole.
+    new: Option<Bytes>,
+    /// `None`: reads as zero.
+    old: Option<Bytes>,
+    /// There is nothing to compare with: all of it is said.
+    whole: bool,
+    /// Everything before this was compared.
+    at: usize,
+}
+
+impl Window {
+    /// A range that begins at a multiple of the grain; `increment`: only what differs is said.
+    pub fn new(offset: u64, len: usize, new: Option<Bytes>, old: Option<Bytes>, increment: bool) -> Window {
+        Window { offset, len, new, old, whole: !increment, at: 0 }
+    }
+
+    /// The next run of grains that differ.
+    pub fn change(&mut self) -> Option<Change> {
+        while self.at < self.len && !self.differs(self.at) {
+            self.at = self.next_grain(self.at);
+        }
+        let start = self.at;
+        while self.at < self.len && self.differs(self.at) {
+            self.at = self.next_grain(self.at);
+        }
+        let offset = self.offset + start as u64;
+        if start == self.at {
+            return None;
+        }
+        Some(match &self.new {
+            Some(bytes) => Change::Data { offset, payload: bytes.slice(start..self.at) },
+            None => Change::Zero { offset, len: (self.at - start) as u64, may_deallocate: true },
+        })
+    }
+
+    fn next_grain(&self, at: usize) -> usize {
+        const GRAIN: usize = wire::DEFAULT_GRAIN as usize;
+        if self.whole { self.len } else { (at + GRAIN).min(self.len) }
+    }
+
+    fn differs(&self, at: usize) -> bool {
+        let range = at..self.next_grain(at);
+        match (&self.new, &self.old) {
+            _ if self.whole => true,
+            (Some(new), Some(old)) => new[range.clone()] != old[range],
+            (Some(one), None) | (None, Some(one)) => !all_zero(&one[range]),
+            (None, None) => false,
+        }
+    }
+}

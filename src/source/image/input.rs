@@ -1,0 +1,194 @@
+//! A file or block device that is being read, and what shows that it stayed as it was.
+
+use std::fs::{File, FileType, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+
+use crate::format::{Buffer, Pool, wire};
+use crate::host::device;
+use crate::host::holes::{Holes, Piece, trustworthy};
+use crate::host::record::{Record, RecordFile};
+use crate::host::stamp::{Between, Evidence};
+use crate::state::{Class, Fault};
+
+/// What it looked like: which device it lies on or is, and what the kernel knows of its content.
+type Seen = (u64, Evidence);
+
+/// How to open an input.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    /// It may be in use and change: do not claim it, do not look whether it changed.
+    pub live: bool,
+    /// Its file system may be asked for holes.
+    pub trust_holes: bool,
+}
+
+/// An open image.
+pub(super) struct Input {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    live: bool,
+    seen: Seen,
+    holes: Holes,
+}
+
+impl Input {
+    pub fn open(path: &Path, access: Access) -> Result<Input, Fault> {
+        let failed = |error: &io::Error| Fault::io(format!("opening {}", path.display()), error);
+        let kind = path.metadata().map_err(|error| failed(&error))?.file_type();
+        // Looked at before it is opened: opening a FIFO would wait for a writer.
+        readable(path, kind)?;
+        let file = match kind.is_block_device() && !access.live {
+            true => device::open_unclaimed(path).map_err(|fault| match fault.class {
+                Class::Mounted | Class::Claimed | Class::Busy => {
+                    fault.hint("--live reads it as it is; what comes out has no state to go on from")
+                }
+                _ => fault,
+            })?,
+            false => File::open(path).map_err(|error| failed(&error))?,
+        };
+        readable(path, file.metadata().map_err(|error| failed(&error))?.file_type())?;
+        let trusted = sync(&file).map_err(|error| failed(&error))?
+            && access.trust_holes
+            && trustworthy(&file).map_err(|error| failed(&error))?;
+        let seen = look(&file.metadata().map_err(|error| failed(&error))?);
+        if let ((_, Evidence::File(stamp)), false) = (&seen, access.live) {
+            stamp.let_clock_tick();
+        }
+        // A block device has the size of its end, a file that of its inode.
+        let size = seek(&file, SeekFrom::End(0)).map_err(|error| failed(&error.into()))?;
+        // Only a hint; a file system without it reads as well.
+        let _ = fadvise(&file, 0, None, Advice::Sequential);
+        let holes = Holes::new(trusted, size, wire::DEFAULT_GRAIN.into());
+        Ok(Input { file, path: path.to_owned(), size, live: access.live, seen, holes })
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// As it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What image-apply wrote down of this very file; nothing, where that cannot be read.
+    pub fn record(&self) -> Option<Record> {
+        let record = RecordFile::beside(&self.path.canonicalize().ok()?).read().ok()??;
+        matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
+            .then_some(record)
+    }
+
+    /// Nobody wrote to it since it looked like this.
+    pub fn fits(&self, before: &Evidence) -> bool {
+        before.between(&self.seen.1) == Between::Untouched
+    }
+
+    /// It may change while it is read.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// When its content was last changed, in seconds since 1970.
+    pub fn modified(&self) -> Result<i64, Fault> {
+        Ok(self.file.metadata().map_err(|error| self.failed("looking at", &error))?.mtime())
+    }
+
+    /// The piece from `offset` on. It ends at a multiple of the grain, perhaps behind the image's end, where all is zero.
+    pub fn piece(&mut self, offset: u64) -> Result<Piece, Fault> {
+        if offset >= self.size {
+            return Ok(Piece { end: u64::MAX, hole: true });
+        }
+        let piece = self.holes.at(&self.file, offset);
+        let piece = piece.map_err(|error| self.failed("looking for holes of", &error))?;
+        Ok(Piece { end: piece.end.next_multiple_of(wire::DEFAULT_GRAIN.into()), ..piece })
+    }
+
+    /// Reads `len` bytes from `offset`. What lies behind the end is zero.
+    pub fn read(&self, pool: &Pool, offset: u64, len: usize) -> Result<Buffer, Fault> {
+        let mut buffer = pool.take(len);
+        let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
+        let mut filled = 0;
+        while filled < inside {
+            match self.file.read_at(&mut buffer[filled..inside], offset + filled as u64) {
+                Ok(0) if self.live => break,
+                Ok(0) => return Err(self.changed("became shorter")),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(&format!("reading at byte {}", offset + filled as u64), &error)),
+            }
+        }
+        buffer[filled..].fill(0);
+        Ok(buffer)
+    }
+
+    /// Looks once more whether the image and its name are what they were. One that is live may have changed.
+    pub fn unchanged(&self) -> Result<(), Fault> {
+        if self.live {
+            return Ok(());
+        }
+        let open = self.file.metadata().map_err(|error| self.failed("looking at", &error))?;
+        if look(&open) != self.seen {
+            return Err(self.changed("was written to"));
+        }
+        if seek(&self.file, SeekFrom::End(0)).map_err(|error| self.failed("looking at", &error.into()))? != self.size {
+            return Err(self.changed("changed its size"));
+        }
+        match self.path.metadata() {
+            Ok(named) if look(&named) == self.seen => Ok(()),
+            Ok(_) => Err(self.changed("was replaced")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Fault::new(Class::Vanished, format!("{} was removed while it was read", self.path.display())))
+            }
+            Err(error) => Err(self.failed("looking at", &error)),
+        }
+    }
+
+    /// It begins as a qcow2 file does.
+    pub fn is_qcow2(&self) -> Result<bool, Fault> {
+        Ok(self.read(&Pool::new(4), 0, 4)?.as_ref() == b"QFI\xfb")
+    }
+
+    fn changed(&self, how: &str) -> Fault {
+        Fault::new(Class::Changed, format!("{} {how} while it was read", self.path.display()))
+            .hint("send a snapshot or a copy that nobody writes to")
+            .hint("--live sends it as it is; what comes out has no state to go on from")
+    }
+
+    fn failed(&self, tried: &str, error: &io::Error) -> Fault {
+        Fault::io(format!("{tried} {}", self.path.display()), error)
+    }
+}
+
+fn look(meta: &Metadata) -> Seen {
+    (if meta.file_type().is_block_device() { meta.rdev() } else { meta.dev() }, Evidence::of(meta))
+}
+
+/// Brings what was written to where holes and times are looked up; whether that worked.
+///
+/// A page that is written through a mapping shows in the file's times when it becomes dirty, and only then. So what is
+/// dirty now must become clean: a later write shows again.
+fn sync(file: &File) -> io::Result<bool> {
+    match file.sync_all() {
+        Ok(()) => Ok(true),
+        // A file system that is read-only, or knows no sync.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn readable(path: &Path, kind: FileType) -> Result<(), Fault> {
+    let refused = |what: &str| Fault::new(Class::Unsupported, format!("{} is {what}, not an image", path.display()));
+    match kind {
+        kind if kind.is_file() || kind.is_block_device() => Ok(()),
+        kind if kind.is_dir() => Err(refused("a directory").hint("give the image file in it")),
+        kind if kind.is_fifo() => Err(refused("a FIFO").hint("an image is looked at twice: write it into a file first")),
+        kind if kind.is_char_device() => Err(refused("a character device").hint("block devices and regular files are images")),
+        _ => Err(refused("a socket")),
+    }
+}

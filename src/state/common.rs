@@ -1,0 +1,70 @@
+//! Which state a source and a target both have: what the next increment begins from.
+
+use super::{Class, Fault, Head, Standing, State, StateList};
+
+/// The newest of the target's states that the source can still send an increment from.
+///
+/// `None`: the target is new, so the next stream is a whole one. A target that holds something, but none of the offered
+/// states, is an error and never `None`: a failure must not look like a new target and ask for terabytes. Except where an
+/// unfinished run left nothing to go on from: on a target that cannot go back, only the same run once more or a whole
+/// stream can heal it.
+pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'a State>, Fault> {
+    let found = standing.marks.iter().rev().find_map(|held| offered.newest(|id| held.ids.contains(&id)));
+    if let (Head::Receiving(run), false) = (&standing.head, standing.way_back) {
+        let same_again = offered.states.last().is_some_and(|newest| run.to == Some(newest.id));
+        return Ok(found.filter(|_| same_again));
+    }
+    match (found, &standing.head) {
+        (Some(state), _) => Ok(Some(state)),
+        (None, Head::Absent | Head::Blank) => Ok(None),
+        (None, Head::Receiving(_)) if standing.marks.is_empty() => Ok(None),
+        (None, Head::Foreign) => Err(Fault::new(Class::Foreign, "the target holds content that did not come from here")
+            .hint("a whole stream with --replace overwrites it")),
+        (None, Head::Receiving(_) | Head::AtMark | Head::WrittenSince) => {
+            let newest = standing.marks.last().map_or("none", |held| held.name.as_str());
+            Err(Fault::new(
+                Class::NoCommon,
+                format!("the target holds states (the newest is {newest}), but none of those offered"),
+            )
+            .hint("was the snapshot removed on the source, or was this another source's target?")
+            .hint("a whole stream with --replace keeps the old states and replaces the live content"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Id;
+    use crate::state::{Held, Unfinished};
+
+    #[test]
+    fn an_error_never_looks_like_a_new_target() {
+        let id = |n: u8| Id::derive("t", &[&[n]]);
+        let state = |n: u8| State { id: id(n), seconds: 0, bytes: 0, name: format!("s{n}").into_bytes() };
+        let offered = StateList { states: vec![state(1), state(2), state(3)] };
+        let held = |n: u8| Held { ids: vec![id(n)], name: format!("m{n}") };
+        let run = Head::Receiving(Unfinished { stream: id(9), from: None, to: None });
+        let answer = |head: &Head, marks: &[u8]| {
+            let standing =
+                Standing { head: head.clone(), marks: marks.iter().map(|n| held(*n)).collect(), above: vec![], way_back: true };
+            match common(&standing, &offered) {
+                Ok(found) => found.map_or("new".to_owned(), |state| String::from_utf8_lossy(&state.name).into_owned()),
+                Err(fault) => fault.class.word().to_owned(),
+            }
+        };
+        for head in [Head::AtMark, Head::WrittenSince, run.clone()] {
+            assert_eq!(answer(&head, &[1, 2]), "s2");
+            assert_eq!(answer(&head, &[2, 7]), "s2", "an older one, when the newest is gone at the source");
+            assert_eq!(answer(&head, &[7, 8]), "no-common");
+        }
+        assert_eq!([answer(&Head::Absent, &[]), answer(&Head::Blank, &[]), answer(&run, &[])], ["new"; 3]);
+        assert_eq!(answer(&Head::Foreign, &[]), "foreign");
+        // Without a way back: the very run that was cut, or a whole stream.
+        for (to, expected) in [(Some(id(3)), Some(2)), (Some(id(4)), None), (None, None)] {
+            let head = Head::Receiving(Unfinished { stream: id(9), from: Some(id(2)), to });
+            let standing = Standing { head, marks: vec![held(2)], above: vec![], way_back: false };
+            assert_eq!(common(&standing, &offered).unwrap().map(|state| state.id), expected.map(id), "{to:?}");
+        }
+    }
+}
