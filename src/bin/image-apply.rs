@@ -10,7 +10,7 @@ use siphon::flow::copy;
 use siphon::host::stdio;
 use siphon::sink::image::{self, Options, Outcome, RawImage, STATE_DIR};
 use siphon::source::Decoder;
-use siphon::state::{Act, Fault};
+use siphon::state::Fault;
 
 /// Apply an extent stream to a raw image file or block device
 ///
@@ -60,17 +60,8 @@ impl Tool for Args {
         let sink = Tally::new(RawImage::new(options), Meter::new(progress));
         match copy(&mut Decoder::open(input)?, sink)? {
             Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", words(act))),
+            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", act.would())),
         }
-    }
-}
-
-fn words(act: Act) -> &'static str {
-    match act {
-        Act::Create => "would create the file",
-        Act::Clear => "would replace the whole content",
-        Act::Apply => "would apply the increment",
-        Act::Already => "would write nothing: the target is in this state",
     }
 }
 

@@ -141,7 +141,7 @@ fn verify(target: &str) -> Result<(), Fault> {
     if marks::unfinished(&dataset).is_some() {
         return differs("an unfinished run lies above the newest mark".to_owned());
     }
-    if written_since(&dataset, &newest.snapshot.name)? {
+    if written_since(&dataset, &newest)? {
         return differs(format!("somebody wrote to the volume since {}", newest.snapshot.name));
     }
     if newest.is_pending() || newest.snapshot.holds == 0 {

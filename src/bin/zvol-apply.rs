@@ -1,5 +1,7 @@
 //! zvol-apply(1): applies an extent stream to a ZFS volume and commits it as a snapshot.
 
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,6 +10,7 @@ use siphon::filter::Tally;
 use siphon::flow::copy;
 use siphon::host::stdio;
 use siphon::host::zfs::Dataset;
+use siphon::sink::image::{self, Outcome, RawImage, STATE_DIR};
 use siphon::sink::zvol::{Options, Zvol, marks};
 use siphon::source::Decoder;
 use siphon::state::{Fault, Overrides};
@@ -52,7 +55,7 @@ struct Args {
     /// Show progress: a bar on a terminal, or JSON lines
     #[arg(long, value_name = "json", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
     progress: Option<ProgressOption>,
-    /// The volume: POOL/…/NAME
+    /// The volume: POOL/…/NAME; what begins with / or . is a file or device, as for image-apply
     target: String,
 }
 
@@ -66,6 +69,9 @@ impl Tool for Args {
             return cli::common(&marks::standing(Dataset::load(&self.target)?.as_ref()));
         }
         let input = stdio::input()?;
+        if self.target.starts_with(['/', '.']) {
+            return self.apply_to_path(input);
+        }
         let meter = Meter::new(self.progress);
         let receipt = copy(&mut Decoder::open(input)?, Tally::new(Zvol::new(self.options()), meter))?;
         receipt.map_or(Ok(()), |receipt| cli::print(&receipt.to_line()))
@@ -73,6 +79,17 @@ impl Tool for Args {
 }
 
 impl Args {
+    /// What image-apply does, for those who have only this tool at hand.
+    fn apply_to_path(self, input: impl Read) -> Result<(), Fault> {
+        let (path, state_dir) = (PathBuf::from(&self.target), PathBuf::from(STATE_DIR));
+        let options = image::Options { path, state_dir, replace: self.replace, trust: false, dry_run: self.dry_run };
+        let sink = Tally::new(RawImage::new(options), Meter::new(self.progress));
+        match copy(&mut Decoder::open(input)?, sink)? {
+            Outcome::Done(receipt) => cli::print(&receipt.to_line()),
+            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", act.would())),
+        }
+    }
+
     fn options(self) -> Options {
         Options {
             name: self.target,

@@ -76,15 +76,14 @@ pub struct Snapshot {
 const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
 
 impl Dataset {
-    /// Looks a dataset up, with its snapshots; `None` when there is none of that name.
+    /// Looks a dataset up, with its snapshots; `None` when there is none of that name, but one that could hold it: a pool that
+    /// is not imported is no new target.
     pub fn load(name: &str) -> Result<Option<Dataset>, Fault> {
         let arguments =
             ["get", "-Hp", "-d", "1", "-t", "filesystem,volume,snapshot", "-o", "name,property,value,source", PROPERTIES, name];
         let text = match command::run("zfs", arguments)? {
             Ok(text) => text,
-            Err(failed) if failed.message.contains("does not exist") || failed.message.contains("no such pool") => {
-                return Ok(None);
-            }
+            Err(failed) if is_absent(&failed) => return parent_exists(name).map(|()| None),
             Err(failed) => return Err(fault(name, &failed)),
         };
         let mut tables: BTreeMap<&str, BTreeMap<&str, Setting>> = BTreeMap::new();
@@ -224,6 +223,19 @@ pub fn destroy_snapshot(name: &str, snapshot: &str) -> Result<(), Fault> {
 
 fn zfs<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Fault> {
     command::run("zfs", arguments)?.map(drop).map_err(|failed| fault(name, &failed))
+}
+
+fn is_absent(failed: &Failed) -> bool {
+    failed.message.contains("does not exist") || failed.message.contains("no such pool")
+}
+
+fn parent_exists(name: &str) -> Result<(), Fault> {
+    let parent = name.rsplit_once('/').map_or(name, |(parent, _)| parent);
+    command::run("zfs", ["list", "-H", "-o", "name", parent])?.map(drop).map_err(|failed| match is_absent(&failed) {
+        true => Fault::new(Class::NotFound, format!("there is no dataset {parent} that could hold it"))
+            .hint("is the pool imported? is the name right?"),
+        false => fault(parent, &failed),
+    })
 }
 
 fn garbled(name: &str) -> Fault {

@@ -94,6 +94,18 @@ pub enum Act {
     Already,
 }
 
+impl Act {
+    /// What a dry run says of it.
+    pub fn would(self) -> &'static str {
+        match self {
+            Act::Create => "would create the target and fill it",
+            Act::Clear => "would replace the whole content",
+            Act::Apply => "would apply the stream",
+            Act::Already => "would write nothing: the target is in this state",
+        }
+    }
+}
+
 /// What to do, and what to go back to first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -133,12 +145,13 @@ pub fn decide(standing: &Standing, next: NextStream, overrides: Overrides) -> Re
 /// An unfinished run of ours loses nothing when it is given up.
 fn receiving(standing: &Standing, run: &Unfinished, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
     let plain = |act| Ok(Plan { roll_back: None, act });
-    // Extents are absolute: the same states again, from the beginning, come out right over any part of themselves.
+    // Extents are absolute: the same states again, from the beginning, come out right over any part of themselves; but not over
+    // what others wrote meanwhile, which no evidence tells from our own. So where there is a way back we take it.
     let same = run.stream == next.stream && run.from == next.from && run.to == next.to;
     if next.from.is_none() && (standing.marks.is_empty() || !standing.way_back || same && run.from.is_none()) {
         return plain(Act::Clear);
     }
-    if same && next.to.is_some() {
+    if !standing.way_back && same && next.to.is_some() {
         return plain(Act::Apply);
     }
     if !standing.way_back {
@@ -356,7 +369,7 @@ mod tests {
                 [
                     has,
                     "back to m2 Already/back to m2 Already/Clear",
-                    "Apply",
+                    back,
                     back,
                     "wrong-base/back to m1 Apply/wrong-base",
                     "wrong-base",
@@ -374,7 +387,7 @@ mod tests {
                 [
                     has,
                     "foreign-snapshot/back to m2 Already/Clear",
-                    "Apply",
+                    "foreign-snapshot/back to m2 Apply/foreign-snapshot",
                     "foreign-snapshot/back to m2 Apply/foreign-snapshot",
                     "wrong-base/back to m1 Apply/wrong-base",
                     "wrong-base",

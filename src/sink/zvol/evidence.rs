@@ -7,6 +7,8 @@ use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
 use crate::state::Fault;
 
+use super::marks::Marked;
+
 /// Snapshot that stands in for the head while the send stream is looked at.
 const CHECK: &str = "siphon-check";
 
@@ -16,35 +18,37 @@ const CHECK: &str = "siphon-check";
 /// next transaction group on: hence the order. `written@` 0 is proof. More is none: a roll-back leaves 1 KiB there, a new
 /// size 12 KiB; then a send stream since the mark says whether data changed. An open volume cannot be sent, so a snapshot
 /// stands in for it.
-pub fn written_since_claimed(device: &Device, dataset: &Dataset, snapshot: &str) -> Result<bool, Fault> {
+pub fn written_since_claimed(device: &Device, dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
     device.sync()?;
     zfs::sync_pool(&dataset.name)?;
-    if zfs::written_since(&dataset.name, snapshot)? == 0 {
+    if zfs::written_since(&dataset.name, &newest.snapshot.name)? == 0 {
         return Ok(false);
     }
-    forget_check(dataset)?;
     zfs::snapshot(&dataset.name, CHECK, zfs::CHECK, &dataset.guid.to_string())?;
-    let changed = changed_since(dataset, snapshot, &format!("{}@{CHECK}", dataset.name));
+    let changed = changed_since(dataset, newest, &format!("{}@{CHECK}", dataset.name));
     zfs::destroy_snapshot(&dataset.name, CHECK)?;
     changed
 }
 
 /// The same without a claim, for a volume that nobody has open: an answer for this moment.
-pub fn written_since(dataset: &Dataset, snapshot: &str) -> Result<bool, Fault> {
+pub fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
     zfs::sync_pool(&dataset.name)?;
-    Ok(zfs::written_since(&dataset.name, snapshot)? != 0 && changed_since(dataset, snapshot, &dataset.name)?)
+    Ok(zfs::written_since(&dataset.name, &newest.snapshot.name)? != 0 && changed_since(dataset, newest, &dataset.name)?)
 }
 
-/// Removes what a run left that died between taking and destroying it. One of that name that is not ours stays, and then the
-/// next snapshot fails with its own message.
-fn forget_check(dataset: &Dataset) -> Result<(), Fault> {
+/// Removes what a run left that died between taking and destroying it, and says whether there was any. One of that name that
+/// is not ours stays, and then the next snapshot fails with its own message.
+pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
     let ours = |snapshot: &&zfs::Snapshot| snapshot.name == CHECK && snapshot.check == Some(dataset.guid);
-    dataset.snapshots.iter().find(ours).map_or(Ok(()), |snapshot| zfs::destroy_snapshot(&dataset.name, &snapshot.name))
+    let left = dataset.snapshots.iter().find(ours);
+    left.map_or(Ok(false), |snapshot| zfs::destroy_snapshot(&dataset.name, &snapshot.name).map(|()| true))
 }
 
-fn changed_since(dataset: &Dataset, snapshot: &str, until: &str) -> Result<bool, Fault> {
-    let (running, output) = zfs::send(&dataset.name, snapshot, until)?;
-    match data_changed(BufReader::new(output), dataset.volsize.unwrap_or(u64::MAX)) {
+fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
+    let (running, output) = zfs::send(&dataset.name, &newest.snapshot.name, until)?;
+    // A volume that somebody made smaller than the image lost what was behind its new end.
+    let size = dataset.volsize.unwrap_or(u64::MAX).max(newest.mark.size);
+    match data_changed(BufReader::new(output), size) {
         // The first changed block answers; what follows need not be read.
         Ok(true) => Ok(true),
         Ok(false) => running.finish().map(|()| false),

@@ -57,8 +57,9 @@ impl Keeper {
         let mut standing = marks::standing(known.as_ref());
         let plan = decide(&standing, request.next, options.overrides)?;
         if options.dry_run {
-            if let (Head::AtMark, Some(dataset), Some(newest)) = (&standing.head, &known, standing.marks.last())
-                && evidence::written_since(dataset, &newest.name)?
+            if let (Head::AtMark, Some(dataset)) = (&standing.head, &known)
+                && let Some(newest) = marks::marks(dataset).last()
+                && evidence::written_since(dataset, newest)?
             {
                 standing.head = Head::WrittenSince;
             }
@@ -152,6 +153,8 @@ impl Keeper {
         }
         zfs::rollback(&self.dataset.name, &held.name, !lost.is_empty())?;
         self.device.invalidate();
+        // The run that ended here is over, also where nothing is written after it.
+        zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
         self.dataset = Dataset::open(&self.dataset.name)?;
         Ok(())
     }
@@ -171,7 +174,7 @@ impl Keeper {
         let Request { next, source, to_name, new_size, .. } = &self.request;
         let name_it = marks::choose_name(name, &self.dataset.snapshots, to_name, state);
         let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name: name_it };
-        let committed = marks::commit(name, next.stream, &mark)?;
+        let committed = marks::commit(&self.dataset, next.stream, &mark)?;
         if self.options.mark { marks::settle(&committed, self.options.hold) } else { Ok(marks::marks(&committed).pop()) }
     }
 }
@@ -223,6 +226,7 @@ fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
     let node = dataset.node();
     let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
     let opened = wait(|| open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
+    // Visible already: left so by a run that was killed. While another run has it, it is not ours to hide.
     exposure.hide |= dataset.hidden;
     Ok((exposure, Arc::new(opened)))
 }
@@ -258,14 +262,24 @@ fn wait<T>(mut attempt: impl FnMut() -> Result<Option<T>, Fault>, late: impl Fn(
 /// Settles what an earlier run left committed but unnamed, then says what the volume is in, evidence included.
 fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Standing), Fault> {
     let mut dataset = Dataset::open(&options.name)?;
-    if marks::marks(&dataset).iter().any(Marked::is_pending) {
+    let unnamed = marks::marks(&dataset).iter().any(Marked::is_pending);
+    if unnamed {
         marks::settle(&dataset, options.hold)?;
+    }
+    if evidence::forget_check(&dataset)? || unnamed {
         dataset = Dataset::open(&options.name)?;
     }
     let mut standing = marks::standing(Some(&dataset));
+    if standing.head == Head::Blank {
+        // What others wrote counts in nothing before it is written out.
+        device.sync()?;
+        zfs::sync_pool(&options.name)?;
+        dataset = Dataset::open(&options.name)?;
+        standing = marks::standing(Some(&dataset));
+    }
     if standing.head == Head::AtMark
-        && let Some(newest) = standing.marks.last()
-        && evidence::written_since_claimed(device, &dataset, &newest.name)?
+        && let Some(newest) = marks::marks(&dataset).last()
+        && evidence::written_since_claimed(device, &dataset, newest)?
     {
         standing.head = Head::WrittenSince;
     }
@@ -274,15 +288,12 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
 
 /// The plan in words, for a dry run.
 fn describe(plan: &Plan, standing: &Standing) -> String {
-    let act = match plan.act {
-        Act::Create => "would create the volume and fill it",
-        Act::Clear => "would make every byte zero and fill the volume anew",
-        Act::Apply => "would apply the stream",
-        Act::Already => "is in the to-state already: would write nothing",
-    };
     match &plan.roll_back {
-        Some(held) => format!("would go back to {} (above it: {}), then {act}", held.name, standing.above.join(", ")),
-        None => act.to_owned(),
+        Some(held) if standing.above.is_empty() => format!("would go back to {}; then {}", held.name, plan.act.would()),
+        Some(held) => {
+            format!("would go back to {}, giving up {}; then {}", held.name, standing.above.join(", "), plan.act.would())
+        }
+        None => plan.act.would().to_owned(),
     }
 }
 

@@ -113,8 +113,13 @@ pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state:
 
 /// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device. Gives
 /// the dataset as it is then.
-pub fn commit(dataset: &str, stream: Id, mark: &Mark) -> Result<Dataset, Fault> {
-    let pending = format!("{PENDING}{}", stream.short());
+pub fn commit(before: &Dataset, stream: Id, mark: &Mark) -> Result<Dataset, Fault> {
+    let dataset = &before.name;
+    let plain = format!("{PENDING}{}", stream.short());
+    let free = |name: &String| before.snapshots.iter().all(|snapshot| snapshot.name != *name);
+    let numbered = (2_u64..).map(|n| format!("{plain}.{n}"));
+    // The numbers do not end, and only finitely many names are taken.
+    let pending = std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or_default();
     zfs::snapshot(dataset, &pending, zfs::MARK, &mark.to_text())?;
     let after = Dataset::open(dataset)?;
     match marks(&after).pop() {

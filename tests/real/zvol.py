@@ -1,0 +1,180 @@
+"""Volumes as targets: what the tests of zvol-apply share."""
+import json
+import os
+from pathlib import Path
+
+import bed
+from bed import changed, content, run, same, sha256, vm
+
+VENV = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "siphon-venv/bin/python3"
+HERE = Path(__file__).resolve().parent
+
+POOL = f"tank/t{os.getpid()}"  # not the pool itself: a bed may see many runs
+SIZE = 2 * 1024 * 1024 + 1
+
+SUM = r"""#!/bin/bash
+# sum SNAPSHOT SIZE: sha256 of its first SIZE bytes; how many bytes behind them are not zero
+set -eu -o pipefail
+clone=${1%%/*}/siphon-test-sum$$
+zfs clone -o volmode=dev -o readonly=on "$1" "$clone"
+for _ in $(seq 200); do [ ! -b /dev/zvol/$clone ] || break; sleep 0.05; done
+dd if=/dev/zvol/$clone iflag=direct bs=1M status=none | { head -c "$2" | sha256sum; tr -d '\0' | wc -c; }
+for _ in $(seq 100); do zfs destroy "$clone" 2>/dev/null && exit; sleep 0.05; done
+zfs destroy "$clone"
+"""
+
+# The nightly lines of siphon(7), with a pretend source and its real ssh.
+NIGHTLY = r"""#!/bin/bash
+set -eu -o pipefail
+source=$1 snap=$2 target=$3
+base=$(send --states "$source" | nas zfs-snapmark common "$target")
+send ${base:+--from "$base"} "$source@$snap" | nas zvol-apply --mark "$target"
+"""
+
+
+def prepare():
+    """Once in a run: pool, helpers."""
+    if vm("zpool list -H -o name", check=False).out.split().count("tank") == 0:
+        vm("zpool create -O compression=off tank /dev/ubda")
+    vm(f"zfs create {POOL}")
+    functions = f"""
+send() {{ {VENV} {HERE}/stream.py "$@"; }}
+nas() {{ ${{SSH:-ssh}} -F {os.environ['LAB_DIR']}/ssh_config vm "PATH=/host{bed.options.bin}:\\$PATH $*"; }}
+"""
+    for name, text in {"sum": SUM, "nightly": NIGHTLY.replace("set -eu", functions + "set -eu", 1)}.items():
+        Path(bed.work, name).write_text(text)
+        Path(bed.work, name).chmod(0o755)
+
+
+class Source:
+    """A pretend source with snapshots that have ids of their own: see stream.py."""
+
+    def __init__(self, name):
+        self.name, self.path, self.images, self.number, self.order = name, Path(bed.work, name), {}, 0, {}
+        self.options = ""
+        self.path.mkdir()
+
+    def snap(self, name, image):
+        """Takes a snapshot, or takes it anew under its old name."""
+        self.number += 1
+        self.order.pop(name, None)
+        self.order[name], self.images[name] = self.number, image
+        (self.path / name).write_bytes(image)
+        self.keep(*self.order)
+
+    def keep(self, *names):
+        """Only these snapshots are left."""
+        self.order = {name: self.order[name] for name in names}
+        (self.path / "snapshots").write_text("".join(f"{number} {name}\n" for name, number in self.order.items()))
+
+    def stream(self, to, base=None):
+        """A stream as a file."""
+        file = Path(bed.work, f"{self.name}.{self.order[to]}-{self.order[base] if base else 'whole'}")
+        if not file.exists():
+            run(f"{VENV} {HERE}/stream.py {self.options} {f'--from {base}' if base else ''} {self.path}@{to} >{file}")
+        return file
+
+    def states(self):
+        """Its state list as a file."""
+        file = Path(bed.work, f"{self.name}.states")
+        run(f"{VENV} {HERE}/stream.py --states {self.path} >{file}")
+        return file
+
+
+def file_stream(new, base=None, live=False):
+    """A stream of image-diff-stream: the state it leads to stands in END only."""
+    paths = []
+    for data in (new, base):
+        path = Path(bed.work, "image." + sha256(data)[:12]) if data is not None else None
+        if path and not path.exists():
+            path.write_bytes(data)
+        paths.append(path)
+    out = Path(bed.work, f"file.{paths[0].suffix[1:]}-{paths[1].suffix[1:] if base is not None else 'whole'}{'-live' * live}")
+    run(f"{bed.options.bin}/image-diff-stream {'--live' * live} {f'--base {paths[1]}' if base is not None else ''} {paths[0]} >{out}")
+    return out
+
+
+class Zvol:
+    """A volume of the pool, not made yet."""
+
+    def __init__(self, name):
+        self.name = f"{POOL}/{name}"
+
+    def __str__(self):
+        return self.name
+
+    def sh(self, command, **more):
+        """A command in the guest; {t} is the volume."""
+        return vm(command.replace("{t}", self.name), **more)
+
+    def apply(self, stream, options="--mark", check=True):
+        return self.sh(f"zvol-apply {options} {{t}} <{stream}", check=check)
+
+    def cut(self, stream, share=0.6):
+        """A run whose sender died on the way: the target is left receiving."""
+        result = self.sh(f"head -c {int(stream.stat().st_size * share)} {stream} | zvol-apply --mark {{t}}", check=False)
+        bed.refused(result, 3, "truncated")
+        assert self.get("siphon:receiving") != "-", "not receiving"
+        return self
+
+    def nightly(self, source, to, check=True, ssh="ssh"):
+        return run(f"{bed.work}/nightly {source.path} {to} {self}", check=check, env={**os.environ, "SSH": ssh})
+
+    def common(self, source):
+        return self.sh(f"zfs-snapmark common {{t}} <{source.states()}", check=False)
+
+    def get(self, name):
+        return self.sh(f"zfs get -Hp -o value {name} {{t}}").out.strip()
+
+    def snapshots(self):
+        return self.sh("zfs list -Hp -t snapshot -o name -s createtxg -d 1 {t}").out.replace(self.name + "@", "").split()
+
+    def print(self):
+        """What must stay as it is when something is refused."""
+        return self.sh("zfs list -Hp -t snapshot -o name,guid,userrefs -d 1 {t}; zfs get -Hp -o value siphon:receiving,volsize,volmode {t}",
+                       check=False).out
+
+    def write(self, offset, length, byte=0xAA, flags="conv=fsync,notrunc oflag=seek_bytes,direct"):
+        """Somebody else writes to the volume: directly, unless other flags say so."""
+        self.sh(f"""old=$(zfs get -H -o value volmode {{t}}); zfs set volmode=dev {{t}}
+            for _ in $(seq 200); do [ ! -b /dev/zvol/{{t}} ] || break; sleep 0.05; done
+            head -c {length} /dev/zero | tr '\\0' '\\{byte:03o}' | dd of=/dev/zvol/{{t}} bs={length} seek={offset} iflag=fullblock {flags} status=none
+            [ $old != none ] || zfs set volmode=none {{t}}""")
+
+    def at(self, image, mark=None, live=True):
+        """The newest mark holds exactly this image, its rest is zero, and the volume is there, too."""
+        mark = mark or "$(zfs-snapmark last {t} | cut -d@ -f2)"
+        result = self.sh(f"{'zfs-snapmark verify {t} >&2;' if live else ''} {bed.work}/sum {{t}}@{mark} {len(image)}", check=False)
+        same(result.out.split()[:1], [sha256(image)], f"content of {self}\n{result}")
+        same(result.out.split()[2:], ["0"], f"rest of {self}\n{result}")
+        assert not live or "ok:" in result.err, str(result)
+        return self
+
+
+images = {}  # s0 to s5: one image on six days
+sources = []
+
+
+def source(*names):
+    """A new source with these snapshots of the images, or all."""
+    if not images:
+        prepare()
+        images["s0"] = content(SIZE)
+        for n in range(1, 6):
+            images[f"s{n}"] = changed(images[f"s{n - 1}"], SIZE + n * 4096, salt=n)
+    sources.append(Source(f"vm{len(sources)}"))
+    for name in names or images:
+        sources[-1].snap(name, images[name])
+    return sources[-1]
+
+
+def volume(name, *states):
+    """A source, and a volume that has received these states of it."""
+    of, target = source(), Zvol(name)
+    for base, to in zip((None, *states), states):
+        target.apply(of.stream(to, base))
+    return of, target
+
+
+def receipt(result):
+    return json.loads(result.out)

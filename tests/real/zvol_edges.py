@@ -1,0 +1,279 @@
+#!/usr/bin/python3
+"""The volume as a device: zeros, sizes, space, and who else has it open."""
+import subprocess
+import time
+from pathlib import Path
+
+import bed
+from bed import changed, content, main, refused, run, same, test, vm
+from zvol import SIZE, Source, Zvol, images, source, volume
+
+ODD = 10_485_761
+
+
+def prepared(*snapshots):
+    """A source with these images: s0, s1 …"""
+    source("s0")
+    of = Source(f"edge{time.monotonic_ns()}")
+    for n, image in enumerate(snapshots):
+        of.snap(f"s{n}", image)
+    return of
+
+
+def ragged(image, block):
+    """The image with zeros that begin and end in the middle of blocks, each way there is."""
+    out = bytearray(image)
+    for n, (lead, length) in enumerate([(4096, 4096), (4096, block), (0, block + 4096), (block - 4096, 8192),
+                                        (4096, 3 * block), (block - 4096, 3 * block + 8192), (0, 4096)]):
+        start = n * 8 * block + lead
+        out[start:start + length] = bytes(length)
+    out[len(out) - 5000:] = bytes(5000)
+    return bytes(out)
+
+
+# --- zeros
+
+@test
+def a_whole_stream_defines_every_byte_of_a_volume_full_of_ff():
+    image = content(ODD)
+    of = prepared(image)
+    for block in (16384, 65536):
+        t = Zvol(f"ff{block}")
+        t.sh(f"zfs create -s -V 12M -b {block} {{t}}")
+        t.write(0, 12 << 20, 0xFF)
+        refused(t.apply(of.stream("s0"), check=False), 4, "foreign")
+        t.apply(of.stream("s0"), "--mark --replace")
+        t.at(image)
+
+
+@test
+def the_remains_of_a_cut_whole_stream_are_gone():
+    old = content(ODD)
+    new = bytearray(changed(old, salt=1))
+    new[1 << 20:4 << 20] = bytes(3 << 20)
+    of = prepared(old, bytes(new))
+    t = Zvol("remains").cut(of.stream("s0"), 0.9)
+    t.nightly(of, "s1")
+    t.at(bytes(new))
+
+
+@test
+def ragged_zeros_are_exact():
+    for block in (16384, 65536):
+        full = bytes(content(2 << 20).replace(b"\0", b"\1")) * 3
+        images_here = [full, ragged(full, block), full, ragged(full, 4 * block)]
+        of, t = prepared(*images_here), Zvol(f"ragged{block}")
+        for n, image in enumerate(images_here):
+            t.apply(of.stream(f"s{n}", f"s{n - 1}" if n else None), f"--mark -b {block}")
+            t.at(image)
+        same(t.get("volblocksize"), str(block), "volblocksize")
+
+
+# --- sizes
+
+@test
+def odd_sizes_grow_shrink_and_grow_again():
+    a = content(ODD)
+    b = changed(a, ODD + 4097, salt=2)
+    c = changed(b, 5_000_001, salt=3)
+    d = changed(c, ODD + 70_000, salt=4)
+    of = prepared(a, b, c, d)
+    for option in ("", "--shrink"):
+        t = Zvol(f"odd{option}")
+        for n, image in enumerate((a, b, c, d)):
+            t.apply(of.stream(f"s{n}", f"s{n - 1}" if n else None), f"--mark {option}")
+            t.at(image)
+            if n == 2:
+                size = 5_013_504 if option else 10_502_144
+                same(int(t.get("volsize")), size, "volsize")
+
+
+@test
+def what_was_cut_off_between_two_states_does_not_come_back():
+    """The image shrank and grew again between two snapshots: a source sends what was cut off as zero."""
+    a = content(ODD)
+    b = a[:3_000_000] + bytes(ODD - 3_000_000)
+    of, t = prepared(a, b), Zvol("regrown")
+    for to in ("s0", "s1"):
+        t.nightly(of, to)
+    t.at(b)
+
+
+@test
+def a_volume_grown_by_hand_is_what_it_was():
+    of, t = volume("grown", "s1")
+    t.sh("zfs set volsize=8M {t}")
+    t.nightly(of, "s2")
+    t.at(images["s2"])
+
+
+@test
+def a_volume_shrunk_by_hand_is_not_what_it_was():
+    of, t = volume("shrunk", "s1")
+    t.sh("zfs set volsize=1M {t}")
+    same(t.sh("zfs-snapmark verify {t}", check=False).code, 5, "verify")
+    refused(t.nightly(of, "s2", check=False), 4, "written-since")
+    t.sh("zfs set volsize=4M {t}")
+    refused(t.nightly(of, "s2", check=False), 4, "written-since")
+    t.apply(of.stream("s2", "s1"), "--mark --rollback")
+    t.at(images["s2"])
+
+
+# --- other users of the device
+
+@test
+def the_device_is_hidden_between_runs_unless_told_otherwise():
+    of = source()
+    t, shown = Zvol("hide"), Zvol("show")
+    node = "udevadm settle; test -e /dev/zvol/{t}"
+    t.apply(of.stream("s1"))
+    assert t.get("volmode") == "none" and t.sh(node, check=False).code, "still there"
+    t.cut(of.stream("s2", "s1"))
+    assert t.get("volmode") == "none" and t.sh(node, check=False).code, "still there after a refusal"
+    t.nightly(of, "s2")
+    t.at(images["s2"])
+    shown.apply(of.stream("s1"), "--mark -o volmode=dev")
+    shown.sh(node)
+    for volmode in ("none", "full", "dev"):
+        shown.sh(f"zfs set volmode={volmode} {{t}}")
+        shown.nightly(of, {"none": "s2", "full": "s3", "dev": "s4"}[volmode])
+        same(shown.get("volmode"), volmode, "volmode")
+    shown.at(images["s4"])
+
+
+@test
+def a_volume_set_read_only_is_refused():
+    of, t = volume("readonly", "s1")
+    t.sh("zfs set readonly=on {t}")
+    refused(t.nightly(of, "s2", check=False), 1, "permission")
+    same(t.get("siphon:receiving"), "-", "receiving")
+    t.sh("zfs set readonly=off {t}")
+    t.nightly(of, "s2")
+    t.at(images["s2"])
+
+
+@test
+def a_mounted_volume_is_refused():
+    of, t = prepared(content(8 << 20), content(8 << 20, 1)), Zvol("mounted")
+    t.apply(of.stream("s0"), "--mark -o volmode=dev")
+    t.sh("mkfs.ext4 -q /dev/zvol/{t}; mkdir -p /mnt/t; mount /dev/zvol/{t} /mnt/t")
+    try:
+        assert "/mnt/t" in refused(t.nightly(of, "s1", check=False), 4, "mounted").err
+    finally:
+        t.sh("umount /mnt/t")
+    refused(t.nightly(of, "s1", check=False), 4, "written-since")
+    t.apply(of.stream("s1", "s0"), "--mark --rollback")
+    t.at(of.images["s1"])
+
+
+@test
+def a_volume_claimed_by_device_mapper_is_refused():
+    of, t = volume("claimed", "s1")
+    t.sh("""zfs set volmode=dev {t}; udevadm settle
+        echo "0 $(blockdev --getsz /dev/zvol/{t}) linear $(readlink -f /dev/zvol/{t}) 0" | dmsetup create claim""")
+    try:
+        refused(t.nightly(of, "s2", check=False), 4, "claimed")
+        same(t.get("siphon:receiving"), "-", "receiving")
+    finally:
+        t.sh("udevadm settle; dmsetup remove claim")
+    t.nightly(of, "s2")
+    t.at(images["s2"])
+
+
+@test
+def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
+    of, t = volume("busy", "s1")
+    stream = of.stream("s2", "s1")
+    slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {t}'"
+    half, go_on = stream.stat().st_size // 2, Path(bed.work, "go-on")
+    wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
+    first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; tail -c +{half + 1} {stream}; }} | {slow}"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        for _ in range(100):
+            if t.get("siphon:receiving") != "-":
+                break
+        refused(t.apply(stream, check=False), 6, "busy")
+        refused(t.apply(of.stream("s3", "s1"), check=False), 6, "busy")
+        go_on.touch()
+        out, err = first.communicate(timeout=100)
+    finally:
+        first.kill()
+    same(first.returncode, 0, err.decode())
+    t.at(images["s2"])
+    assert t.get("volmode") == "none" and t.sh("test -e /dev/zvol/{t}", check=False).code, "the device is still there"
+
+
+@test
+def what_others_wrote_but_did_not_sync_is_seen():
+    of, t = volume("unsynced", "s1")
+    t.sh("zfs set volmode=dev {t}")
+    # Through the page cache, with the writer still alive, and through O_DIRECT within a transaction group.
+    for flags in ("conv=notrunc oflag=seek_bytes", "conv=notrunc oflag=seek_bytes,direct"):
+        t.write(65536, 4096, flags=flags)
+        refused(t.apply(of.stream("s2", "s1"), check=False), 4, "written-since")
+        t.sh("zfs rollback {t}@s1")
+    t.sh("exec 9<>/dev/zvol/{t}; printf x >&9; PATH=/host%s:$PATH zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code"
+         % (bed.options.bin, of.stream("s2", "s1")))
+    same(vm("cat /root/code").out, "4\n", "a writer with the device open\n" + vm("cat /root/err").out)
+
+
+@test
+def a_blank_volume_with_an_unsynced_write_is_not_blank():
+    of = source()
+    for name, flags in (("cached", "conv=notrunc oflag=seek_bytes"), ("direct", "conv=notrunc oflag=seek_bytes,direct")):
+        t = Zvol(f"blank_{name}")
+        t.sh("zfs create -s -V 3M -o volmode=dev {t}; zpool sync tank")
+        t.write(65536, 4096, flags=flags)
+        refused(t.apply(of.stream("s1"), check=False), 4, "foreign")
+
+
+# --- space
+
+@test
+def a_full_pool_is_an_error_and_heals():
+    """Its own small pool: a file would do, but a volume of another pool is what people have."""
+    image, more = content(8 << 20), content(40 << 20, 1)
+    of = prepared(image, more)
+    vm("zpool create small /dev/ubdb; zfs set compression=off small; zfs set quota=20M small")
+    try:
+        t = Zvol("x")
+        t.name = "small/x"
+        t.apply(of.stream("s0"))
+        refused(t.nightly(of, "s1", check=False), 1, "no-space")
+        t.at(image, "s0", live=False)
+        vm("zfs set quota=none small")
+        t.nightly(of, "s1")
+        t.at(more)
+        # The snapshot that is the commit has no room, where the volume's space is reserved.
+        vm("zfs set refreservation=60M small/x; zfs set quota=130M small")
+        result = t.nightly(of, "s0", check=False)
+        if result.code:
+            refused(result, 1, "no-space")
+            vm("zfs set quota=none small")
+            t.nightly(of, "s0")
+        t.at(image)
+    finally:
+        vm("zpool destroy -f small")
+
+
+@test
+def a_pool_filled_to_the_brim_is_an_error_and_heals():
+    image, more = content(8 << 20), content(60 << 20, 1)
+    of = prepared(image, more)
+    vm("truncate -s 96M /tmp/brim; zpool create -O compression=off brim /tmp/brim")
+    try:
+        t = Zvol("x")
+        t.name = "brim/x"
+        t.apply(of.stream("s0"))
+        result = t.nightly(of, "s1", check=False)
+        refused(result, 1, "no-space")
+        of.snap("s1", changed(image, salt=9))
+        t.nightly(of, "s1")
+        t.at(of.images["s1"])
+    finally:
+        vm("zpool destroy -f brim; rm /tmp/brim")
+
+
+if __name__ == "__main__":
+    main("zfs")

@@ -1,0 +1,143 @@
+#!/usr/bin/python3
+"""SIGKILL of the sender, of ssh or of the receiver while the target is receiving, and of the receiver between commit and mark: the same
+nightly lines then end equal and marked, with no hand. A kill counts only when it struck where it was meant to."""
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import bed
+from bed import changed, main, run, same, test, vm
+from zvol import Zvol, images, source, volume
+
+# Half of the stream at once, the rest slowly: so the run is caught with bytes under way.
+PUMP = """
+import sys, time
+data = open(sys.argv[1], "rb").read()
+out = sys.stdout.buffer
+out.write(data[:len(data) // 2]); out.flush()
+for at in range(len(data) // 2, len(data), 32768):
+    time.sleep(0.15)
+    out.write(data[at:at + 32768]); out.flush()
+"""
+
+# In the guest, earlier on the PATH: waits where a commit becomes a mark.
+SLOW_ZFS = """#!/bin/bash
+case $1 in rename | hold | release | inherit) echo $$ >$SLOW; exec sleep 1000 ;; esac
+exec /usr/sbin/zfs "$@"
+"""
+
+
+def start(command):
+    """A process group of its own, so that its end can be waited for."""
+    return subprocess.Popen(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            start_new_session=True)
+
+
+def ssh(target, before="", options=""):
+    """zvol-apply by a connection of its own: killing a shared one would kill our looking on, too."""
+    return (f"ssh -o ControlPath=none -F {os.environ['LAB_DIR']}/ssh_config vm "
+            f"'{before} PATH=/host{bed.options.bin}:$PATH; echo $$ >/root/receiver; exec zvol-apply --mark {options} {target}'")
+
+
+def kill_while_receiving(t, stream, who, chance):
+    """Starts a run, kills one part of it at a random point; whether it struck a target that was receiving."""
+    pids = {name: Path(bed.work, "pid." + name) for name in ("sender", "ssh")}
+    line = (f"{{ echo $BASHPID >{pids['sender']}; exec python3 {bed.work}/pump {stream}; }} | "
+            f"{{ echo $BASHPID >{pids['ssh']}; exec {ssh(t)}; }}")
+    vm("rm -f /root/receiver")
+    process = start(line)
+    end = time.monotonic() + 60
+    while t.get("siphon:receiving") == "-" and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(chance.random() * 3)
+    fired = process.poll() is None and t.get("siphon:receiving") != "-"
+    if who == "receiver":
+        vm("kill -9 $(cat /root/receiver)", check=False)
+    else:
+        try:
+            os.kill(int(pids[who].read_text()), signal.SIGKILL)
+        except ProcessLookupError:
+            fired = False
+    process.communicate(timeout=60)
+    return fired
+
+
+def settle_down(t):
+    """Until nobody of the killed run is left: a receiver notices the end of its input by itself."""
+    vm("pid=$(cat /root/receiver); for _ in $(seq 300); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done; exit 1")
+
+
+@test
+def killed_anywhere_while_receiving_the_next_nightly_run_heals():
+    planned, fired = 200 if bed.options.full else 12, 0
+    chance = random.Random(bed.options.seed)
+    of, t, image = source("s0"), Zvol("killed"), images["s0"]
+    Path(bed.work, "pump").write_text(PUMP)
+    newest = None
+    for n in range(planned):
+        # Every fourth time a first, whole stream to a new volume.
+        if n % 4 == 3:
+            t, newest = Zvol(f"killed{n}"), None
+        image = changed(image, salt=n)
+        of.snap(f"k{n}", image)
+        who = ("sender", "ssh", "receiver")[n % 3]
+        fired += kill_while_receiving(t, of.stream(f"k{n}", newest), who, chance)
+        settle_down(t)
+        # The next night has a new snapshot; now and then the same one is sent again.
+        if chance.random() < 0.7:
+            image = changed(image, salt=1000 + n)
+            of.snap(f"k{n}a", image)
+        newest = list(of.order)[-1]
+        t.nightly(of, newest)
+        t.at(image, newest)
+        same(t.get("siphon:receiving"), "-", "receiving")
+        of.keep(newest)
+    print(f"  killed while receiving: {fired}/{planned}")
+    assert fired >= 0.8 * planned, "too few kills struck a target that was receiving"
+
+
+@test
+def killed_between_commit_and_mark_the_next_nightly_run_heals():
+    planned, fired = 50 if bed.options.full else 5, 0
+    of, t = volume("unmarked", "s0")
+    image, newest = images["s0"], "s0"
+    Path(bed.work, "slow").mkdir()
+    slow = Path(bed.work, "slow/zfs")
+    slow.write_text(SLOW_ZFS)
+    slow.chmod(0o755)
+    for n in range(planned):
+        image = changed(image, salt=n)
+        of.snap(f"m{n}", image)
+        # Held up where it names, holds, moves the hold on, or ends its record: this step is the one that sleeps.
+        step = ("rename", "hold", "release")[n % 3]
+        flag = f"{bed.work}/flag{n}"
+        slow.write_text(SLOW_ZFS.replace("rename | hold | release | inherit", step))
+        process = start(f"{ssh(t, f'export SLOW={flag} PATH={bed.work}/slow:$PATH;')} <{of.stream(f'm{n}', newest)}".replace(
+            f"PATH=/host{bed.options.bin}:$PATH", f"PATH={bed.work}/slow:/host{bed.options.bin}:$PATH"))
+        for _ in range(600):
+            if os.path.exists(flag) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        pending = any(name.startswith("siphon-pending-") for name in t.snapshots())
+        fired += os.path.exists(flag) and (pending or step != "rename")
+        vm(f"kill -9 $(cat /root/receiver); kill -9 $(cat {flag})", check=False)
+        out = process.communicate(timeout=60)[0]
+        # What is committed is committed: tonight's snapshot is a base, or is there already.
+        again = n % 2 == 0
+        if not again:
+            image = changed(image, salt=2000 + n)
+            of.snap(f"m{n}a", image)
+        newest = list(of.order)[-1]
+        said = t.nightly(of, newest)
+        t.at(image, newest)
+        assert not any(name.startswith("siphon-pending-") for name in t.snapshots()), f"{t.snapshots()} {out}{said}"
+        of.keep(newest)
+    print(f"  killed between commit and mark: {fired}/{planned}")
+    assert fired >= 0.8 * planned, "too few kills struck between commit and mark"
+
+
+if __name__ == "__main__":
+    main("zfs")

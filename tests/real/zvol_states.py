@@ -1,0 +1,231 @@
+#!/usr/bin/python3
+"""Target states on real ZFS: what the next stream may do (siphon(7), "TARGET STATES"), what `common` answers, when a commit becomes a mark."""
+from pathlib import Path
+
+import bed
+from bed import main, refused, same, test, vm
+from zvol import Zvol, file_stream, images, receipt, source, volume
+
+# --- the table: state × next stream × (nothing / --rollback / --replace), one word: all three alike
+
+STREAMS = [(None, "s3"), (None, "s2"), ("s2", "s3"), ("s2", "s4"), ("s1", "s3"), ("s0", "s3"), ("s2", "s2")]
+HAS = "has-states/has-states/ok"
+SINCE = "written-since/ok/written-since"
+ABOVE = "foreign-snapshot/ok/foreign-snapshot"
+OLDER = "wrong-base/ok/wrong-base"
+CUT = "head -c {half} {stream} | zvol-apply --mark {t}"
+ROWS = {
+    "new": ("", "ok ok wrong-base wrong-base wrong-base wrong-base wrong-base"),
+    "blank": ("zfs create -s -V 3M {t}", "ok ok wrong-base wrong-base wrong-base wrong-base wrong-base"),
+    "foreign": ("zfs create -s -V 3M {t}; WRITE", "foreign/foreign/ok foreign/foreign/ok foreign foreign foreign foreign foreign"),
+    "at_s2": ("AT", f"{HAS} already ok ok {OLDER} wrong-base already"),
+    "at_s2_snapshot_above": ("AT; zfs snapshot {t}@auto", f"{HAS} already ok ok {OLDER} wrong-base already"),
+    "written_since_s2": ("AT; WRITE",
+                         f"written-since/has-states/ok written-since/already/ok {SINCE} {SINCE} {SINCE} "
+                         "written-since/wrong-base/written-since written-since/already/written-since"),
+    "receiving_s2_s3": ("AT; CUT s2 s3", f"{HAS} already/already/ok ok ok {OLDER} wrong-base already"),
+    "receiving_s2_s3_snapshot_above": ("AT; CUT s2 s3; zfs snapshot {t}@auto",
+                                       f"{HAS} foreign-snapshot/already/ok {ABOVE} {ABOVE} {OLDER} wrong-base "
+                                       "foreign-snapshot/already/foreign-snapshot"),
+    "receiving_whole_s3": ("CUT - s3", "ok ok wrong-base wrong-base wrong-base wrong-base wrong-base"),
+}
+
+
+def set_up(of, t, steps):
+    """Brings the volume into the state; `AT` only goes back there, as an admin would by hand."""
+    for step in steps.split("; "):
+        word, *rest = step.split(" ", 1)
+        if word == "AT" and not t.print().count("@s2"):
+            t.apply(of.stream("s1"))
+            t.apply(of.stream("s2", "s1"))
+        elif word == "AT":
+            t.sh("for s in $(zfs list -H -o name -t snapshot {t}); do zfs release siphon $s 2>/dev/null; done; "
+                 "zfs rollback -r {t}@s2; zfs hold siphon {t}@s2; zfs inherit siphon:receiving {t}")
+        elif word == "WRITE":
+            t.write(8192, 4096)
+        elif word == "CUT":
+            base, to = rest[0].split()
+            t.cut(of.stream(to, None if base == "-" else base))
+        elif step:
+            t.sh(step)
+
+
+def row(name):
+    """Every stream against one state. A refusal must leave the volume as it is, so only what went in makes it necessary to begin anew."""
+    of, t, ready, done = source(), Zvol(name), False, 0
+    steps, outcomes = ROWS[name]
+    cells = [(stream, option, words.split("/")) for stream, words in zip(STREAMS, outcomes.split())
+             for option in ("", "--rollback", "--replace")]
+    # Without --full: each stream with no option, and what an option allows where nothing else does.
+    if not bed.options.full:
+        cells = [cell for cell in cells if not cell[1] or len(cell[2]) > 1 and cell[2][("", "--rollback", "--replace").index(cell[1])] == "ok"
+                 and cell[0] in (STREAMS[0], STREAMS[2], STREAMS[4])]
+    planned = len(STREAMS) * 3
+    # What is refused comes first: it needs no new set-up.
+    want = lambda cell: (cell[2] * 3)[("", "--rollback", "--replace").index(cell[1])] if len(cell[2]) == 1 else \
+        cell[2][("", "--rollback", "--replace").index(cell[1])]
+    for cell in sorted(cells, key=lambda cell: want(cell) in ("ok", "already")):
+        (base, to), option, _ = cell
+        if not ready:
+            if "AT" not in steps:
+                vm(f"for s in $(zfs list -H -o name -t snapshot {t} 2>/dev/null); do zfs release siphon $s; done; zfs destroy -r {t}", check=False)
+            set_up(of, t, steps)
+            ready = True
+        before = t.print()
+        result = t.apply(of.stream(to, base), f"--mark {option}", check=False)
+        what = f"{name}, {base}→{to} {option}, expected {want(cell)}\n{result}"
+        if want(cell) in ("ok", "already"):
+            assert result.code == 0, what
+            same(receipt(result).get("already", False), want(cell) == "already", what)
+            t.at(images[to])
+            ready = want(cell) == "already" and t.print() == before
+        else:
+            assert result.code == 4 and f"[{want(cell)}]" in result.err, what
+            same(t.print(), before, what)
+        done += 1
+    print(f"  {name}: {done} of {planned} combinations")
+
+
+def state_test(name):
+    function = lambda: row(name)
+    function.__name__ = f"state_{name}"
+    test(function)
+
+
+for name in ROWS:
+    state_test(name)
+
+
+# --- common, and the ends of the pipe
+
+@test
+def common_tells_a_new_target_from_every_error():
+    of, t = source(), Zvol("common")
+    same((t.common(of).code, t.common(of).out), (0, ""), "new")
+    t.cut(of.stream("s1"))
+    same((t.common(of).code, t.common(of).out), (0, ""), "unfinished first run")
+    t.apply(of.stream("s1"))
+    same(t.common(of).out, "s1\n", "base")
+    refused(t.common(source("s4", "s5")), 4, "no-common")
+    refused(t.nightly(source("s4", "s5"), "s5", check=False), 4, "no-common")
+    foreign = Zvol("strange")
+    foreign.sh("zfs create -s -V 1M {t}")
+    foreign.write(0, 4096)
+    refused(foreign.common(of), 4, "foreign")
+    lost = Zvol("x")
+    lost.name = "nosuchpool/x"
+    refused(lost.common(of), 4, "not-found")
+    refused(lost.apply(of.stream("s1"), check=False), 4, "not-found")
+    lost = Zvol("nosuchparent/x")
+    refused(lost.common(of), 4, "not-found")
+    files = Zvol("files")
+    files.sh("zfs create {t}")
+    refused(files.apply(of.stream("s1"), check=False), 4, "unsupported")
+    assert files.common(of).code == 4, "a file system"
+
+
+@test
+def a_list_that_is_cut_never_asks_for_a_whole_image():
+    of, t = source(), Zvol("listless")
+    size = of.states().stat().st_size
+    for target in (t, volume("listed", "s1")[1]):
+        for left in (0, size // 2, size - 1):
+            result = target.sh(f"head -c {left} {of.states()} | zfs-snapmark common {{t}}", check=False)
+            refused(result, 3, "list")
+            same(result.out, "", "standard output")
+
+
+@test
+def a_dead_ssh_stops_the_nightly_lines():
+    of, t = source(), Zvol("dead")
+    for ssh in ("false", "'ssh -oProxyCommand=false'"):
+        result = t.nightly(of, "s1", check=False, ssh=ssh.strip("'"))
+        assert result.code != 0 and "zvol-apply" not in result.err, str(result)
+    # One that dies in the middle of its answer.
+    of2, t2 = volume("dying", "s1")
+    script = Path(bed.work, "dying")
+    script.write_text('#!/bin/bash\nssh "$@" | head -c 1; kill -9 $$\n')
+    script.chmod(0o755)
+    before = t2.print()
+    assert t2.nightly(of2, "s2", check=False, ssh=str(script)).code != 0
+    same(t2.print(), before, "after a dead ssh")
+
+
+# --- commit and mark
+
+@test
+def what_is_committed_is_named_by_receipt_by_hand_or_by_the_next_run():
+    of, t = source(), Zvol("unnamed")
+    t.apply(of.stream("s1"))
+    told = t.apply(of.stream("s2", "s1"), "")
+    assert "marked" not in receipt(told) and t.snapshots()[-1].startswith("siphon-pending-"), t.snapshots()
+    same(t.common(of).out, "s2\n", "common")
+    for wrong, code in (("", 3), ("{}", 3), (told.out.replace(t.name, "tank/other"), 4),
+                        (told.out.replace(str(receipt(told)["snapshot_guid"]), "12345"), 4)):
+        same(t.sh("zfs-snapmark mark {t}", input=wrong, check=False).code, code, wrong)
+    assert receipt(t.sh("zfs-snapmark mark {t}", input=told.out))["marked"]
+    t.apply(of.stream("s3", "s2"), "").code
+    same(t.sh("zfs-snapmark mark --committed {t}").out, f"{t}@s3\n", "mark --committed")
+    t.apply(of.stream("s4", "s3"), "")
+    t.nightly(of, "s5")
+    same(t.snapshots(), ["s1", "s2", "s3", "s4", "s5"], "snapshots")
+    t.at(images["s5"]).at(images["s4"], "s4", live=False)
+
+
+@test
+def the_hold_moves_on_and_others_stay():
+    of, t = volume("held", "s1")
+    t.sh("zfs hold backup {t}@s1; zfs-snapmark hold {t}@s1")
+    for to in ("s2", "s3"):
+        t.nightly(of, to)
+    held = t.sh("zfs holds -H $(zfs list -H -o name -t snapshot {t}) | cut -f1,2").out.replace(t.name, "").split()
+    same(sorted(zip(held[::2], held[1::2])), [("@s1", "backup"), ("@s1", "siphon-keep"), ("@s3", "siphon")], "holds")
+    t.sh("zfs-snapmark release {t}@s1; zfs release backup {t}@s1; zfs destroy {t}@s1; ! zfs destroy {t}@s3 2>/dev/null")
+    t.sh("zfs snapshot {t}@auto")
+    refused(t.sh("zfs-snapmark hold {t}@auto", check=False), 4, "not-found")
+
+
+@test
+def a_stream_that_leads_to_no_state_leaves_no_mark():
+    source()
+    t, old, new = Zvol("live"), images["s1"], images["s2"]
+    t.apply(file_stream(old))
+    same(receipt(t.apply(file_stream(new, old, live=True))).get("to"), None, "to-state")
+    same(len(t.snapshots()), 1, "marks")
+    same(t.get("siphon:receiving"), "-", "receiving")
+    refused(t.apply(file_stream(images["s3"], old), check=False), 4, "written-since")
+    t.apply(file_stream(images["s3"], old), "--mark --rollback")
+    t.at(images["s3"])
+
+
+@test
+def streams_of_files_go_on_and_start_over():
+    source()
+    t, a, b, c = Zvol("files_s"), images["s1"], images["s2"], images["s3"]
+    t.cut(file_stream(a)).apply(file_stream(b))
+    t.at(b)
+    t.cut(file_stream(c, b)).apply(file_stream(a, b))
+    t.at(a)
+    refused(t.apply(file_stream(c, b), check=False), 4, "wrong-base")
+    t.apply(file_stream(b), "--mark --replace").code
+    t.at(b)
+    t.apply(file_stream(c), "--replace")
+    t.apply(file_stream(a), "--replace")
+    t.at(a, live=False)
+    same(len(t.snapshots()), 5, "snapshots")
+
+
+@test
+def a_dry_run_touches_nothing():
+    of, t = source(), Zvol("dry")
+    assert t.apply(of.stream("s1"), "--dry-run").err and t.sh("zfs list {t}", check=False).code, "a dry run made the volume"
+    t.apply(of.stream("s1"))
+    t.cut(of.stream("s2", "s1"))
+    before = t.print()
+    assert "s1" in t.apply(of.stream("s3", "s1"), "--dry-run").err
+    refused(t.apply(of.stream("s3"), "--dry-run", check=False), 4, "has-states")
+    same(t.print(), before, "after a dry run")
+
+
+if __name__ == "__main__":
+    main("zfs")
