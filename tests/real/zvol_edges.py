@@ -154,6 +154,13 @@ def a_volume_set_read_only_is_refused():
 
 
 @test
+def a_passphrase_is_not_read_from_the_stream():
+    of, t = source(), Zvol("secret")
+    refused(t.apply(of.stream("s1"), "--mark -o encryption=on -o keyformat=passphrase", check=False), 2, "usage")
+    assert t.sh("zfs list {t}", check=False).code, "a volume was made"
+
+
+@test
 def a_mounted_volume_is_refused():
     of, t = prepared(content(8 << 20), content(8 << 20, 1)), Zvol("mounted")
     t.apply(of.stream("s0"), "--mark -o volmode=dev")
