@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import bed
-from bed import main, refused, same, test, vm
+from bed import main, refused, same, test
 from zvol import Zvol, file_stream, images, receipt, source, volume
 
 # --- the table: state × next stream × (nothing / --rollback / --replace), one word: all three alike
