@@ -42,7 +42,7 @@ struct Args {
     /// File with the user's key [default: as configured]
     #[arg(long, value_name = "FILE")]
     keyring: Option<PathBuf>,
-    /// Most reads in flight, with 256 KiB of buffers each
+    /// Most reads in flight, with 192 KiB of buffers each
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS.try_into().unwrap_or(u16::MAX), value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
     /// Ask every object, whatever the object maps say

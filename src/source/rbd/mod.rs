@@ -19,7 +19,7 @@ use crate::format::{Change, Header, Id, Image as ImageHeader, Names};
 use crate::host::ceph::{Access, Cluster, Image, Pool, Snapshot, feature, flag};
 use crate::state::{Class, Fault, RbdImage, State, StateList, rbd_source, rbd_state};
 
-/// Reads in flight unless told otherwise: on a link of 2 ms more bring no more, and their buffers are 16 MiB at most.
+/// Reads in flight unless told otherwise: on a link of 2 ms more bring no more, and their buffers are 12 MiB at most.
 pub const DEFAULT_JOBS: usize = 64;
 
 /// How an RBD snapshot is to be sent.

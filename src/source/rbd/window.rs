@@ -9,8 +9,12 @@ use crate::format::{Change, Pool, wire};
 use crate::host::ceph::{Image, Reading};
 use crate::state::Fault;
 
-/// Bytes in flight for each read that may be: few large reads fill a link as well as many small ones, and cost memory.
-const BYTES_PER_JOB: usize = 256 << 10;
+/// Bytes in flight for each read that may be: few large reads fill a link as well as many small ones, and cost memory twice
+/// (librados holds an answer until it is copied).
+const BYTES_PER_JOB: usize = 192 << 10;
+/// Reads are cut at multiples of this many bytes. Fresh sparse objects are told of as a whole, so larger reads save the
+/// OSDs questions; beyond this the window has too few reads in it.
+const CUT: u64 = 2 * wire::CUT;
 /// What a buffer for small reads holds; 64 KiB is the usual unit of scattered writes at most.
 const SMALL: usize = 64 << 10;
 
@@ -34,9 +38,9 @@ enum Piece {
 }
 
 impl Window {
-    /// With at most `jobs` reads in flight, and at most 256 KiB for each in sum (one read of up to 1 MiB always).
+    /// With at most `jobs` reads in flight, and at most 192 KiB for each in sum (one read of up to 2 MiB always).
     pub fn new(image: Arc<Image>, extents: Extents, jobs: usize) -> Window {
-        let largest = usize::try_from(wire::CUT).unwrap_or(usize::MAX);
+        let largest = usize::try_from(CUT).unwrap_or(usize::MAX);
         Window {
             image,
             extents,
@@ -78,8 +82,7 @@ impl Window {
                 self.pieces.push_back(Piece::Zero(extent));
                 continue;
             }
-            // Cut where frames will be cut.
-            let end = (extent.offset - extent.offset % wire::CUT).saturating_add(wire::CUT).min(extent.end);
+            let end = (extent.offset - extent.offset % CUT).saturating_add(CUT).min(extent.end);
             let len = usize::try_from(end - extent.offset).unwrap_or(usize::MAX);
             let budget = self.jobs.saturating_mul(BYTES_PER_JOB);
             if !self.pieces.is_empty() && self.bytes.saturating_add(len) > budget {
