@@ -251,7 +251,11 @@ fn open_checked(node: &Path, dataset: &Dataset, zeroing: Zeroing) -> Result<Opti
 }
 
 /// Tries until there is something, or the time is up.
-fn wait<T>(patience: Duration, mut attempt: impl FnMut() -> Result<Option<T>, Fault>, late: impl Fn() -> String) -> Result<T, Fault> {
+fn wait<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>, Fault>,
+    late: impl Fn() -> String,
+) -> Result<T, Fault> {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt()? {
