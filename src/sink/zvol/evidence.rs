@@ -63,7 +63,7 @@ fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -
         match record {
             Record::Write { object: ZVOL_DATA, offset, .. } if offset < volume_size => return Ok(true),
             Record::Free { object: ZVOL_DATA, offset, .. } if offset < image_size => return Ok(true),
-            _ => {}
+            Record::Write { .. } | Record::Free { .. } | Record::Other => {}
         }
     }
     Ok(false)
