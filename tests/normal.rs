@@ -37,7 +37,7 @@ impl Source for Given {
 fn given(whole: bool, old_size: u64, new_size: u64, changes: &[Change]) -> Given {
     let id = |n: u8| Id::derive("test", &[&[n]]);
     let header = Header::new(id(1), (!whole).then(|| id(2)), Some(id(3)), Names::default());
-    Given { header, image: Image::new(if whole { 0 } else { old_size }, new_size), changes: changes.to_vec().into_iter() }
+    Given { header, image: Image::new(if whole { 0 } else { old_size }, new_size), changes: Vec::from(changes).into_iter() }
 }
 
 /// Keeps what comes.

@@ -1,7 +1,6 @@
 """Bad nights: what the nightly lines do when something went wrong. Part of nightly.py."""
 import os
 import subprocess
-import sys
 
 import bed
 from bed import refused, run, same, test, vm
@@ -309,7 +308,3 @@ def the_script_for_one_image_does_the_same_lines():
         image.noise(MiB, MiB)
     same(len(image.marks()), 2, "marks")
     image.drop()
-
-
-if __name__ == "__main__":
-    sys.exit("run tests/real/nightly.py")

@@ -112,8 +112,8 @@ class Image:
                     image.unprotect_snap(snapshot["name"])
                 image.remove_snap(snapshot["name"])
         self.rbd.RBD().remove(self.pool, self.name)
-        vm(f"for s in $(zfs list -Ht snap -o name -d 1 {self.target} 2>/dev/null); do zfs release siphon $s; done 2>/dev/null;"
-           f" zfs list {self.target} >/dev/null 2>&1 && zfs destroy -r {self.target}", check=False)
+        vm(f"""newest=$(zfs list -Ht snapshot -o name -s createtxg -d 1 {self.target} | tail -n 1)
+            zfs release siphon $newest; zfs destroy -r {self.target}""", check=False)
 
     # --- a day's work
 
@@ -170,8 +170,8 @@ class Image:
     def night(self):
         """The nightly lines; then both sides are equal and the volume is at that mark."""
         result = self.lines()
-        self.equal(self.nights[-1])
-        same(self.marks()[-1][3], self.nights[-1], "newest mark")
+        marks = self.equal(self.nights[-1])
+        same(marks[-1][3], self.nights[-1], "newest mark")
         vm(f"zfs-snapmark verify {self.target}")
         return result
 
@@ -212,10 +212,12 @@ class Image:
     def equal(self, night, mark=None):
         """The mark holds what the RBD snapshot holds, byte for byte, and knows its exact size."""
         state = {line[3]: line for line in self.states()}[night]
-        found = {line[3]: line for line in self.marks()}[mark or night]
+        marks = self.marks()
+        found = {line[3]: line for line in marks}[mark or night]
         same(found[0], state[0], "id of the mark")
         same(int(found[2]), self.size(night), "size in the mark")
         same(self.mark_sum(mark or night, self.size(night)), self.sum(night), f"SHA-256 of {self.at(night)}")
+        return marks
 
 
 def clone(target, mark, command):

@@ -17,10 +17,14 @@ SUM = r"""#!/bin/bash
 set -eu -o pipefail
 clone=${1%%/*}/siphon-test-sum$$
 zfs clone -o volmode=dev -o readonly=on "$1" "$clone"
-for _ in $(seq 200); do [ ! -b /dev/zvol/$clone ] || break; sleep 0.05; done
+trap 'for _ in $(seq 100); do ! zfs destroy "$clone" 2>/dev/null || break; sleep 0.05; done' EXIT
+udevadm settle || true
+for n in $(seq 400); do
+  [ ! -b /dev/zvol/$clone ] || break
+  [ $((n % 100)) != 0 ] || udevadm trigger --settle --subsystem-match=block  # under heavy load a link may stay away
+  sleep 0.05
+done
 dd if=/dev/zvol/$clone iflag=direct bs=1M status=none | { head -c "$2" | sha256sum; tr -d '\0' | wc -c; }
-for _ in $(seq 100); do zfs destroy "$clone" 2>/dev/null && exit; sleep 0.05; done
-zfs destroy "$clone"
 """
 
 # The nightly lines of siphon(7), with a pretend source and its real ssh.

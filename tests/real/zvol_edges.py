@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """The volume as a device: zeros, sizes, space, and who else has it open."""
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -204,28 +205,40 @@ def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
     assert t.get("volmode") == "none" and t.sh("test -e /dev/zvol/{t}", check=False).code, "the device is still there"
 
 
+@contextlib.contextmanager
+def slow_transactions():
+    """What is written stays in memory until somebody asks for more, not for five seconds."""
+    vm("echo 1000 >/sys/module/zfs/parameters/zfs_txg_timeout; zpool sync")
+    try:
+        yield
+    finally:
+        vm("echo 5 >/sys/module/zfs/parameters/zfs_txg_timeout")
+
+
 @test
 def what_others_wrote_but_did_not_sync_is_seen():
     of, t = volume("unsynced", "s1")
-    t.sh("zfs set volmode=dev {t}")
-    # Through the page cache, with the writer still alive, and through O_DIRECT within a transaction group.
-    for flags in ("conv=notrunc oflag=seek_bytes", "conv=notrunc oflag=seek_bytes,direct"):
-        t.write(65536, 4096, flags=flags)
-        refused(t.apply(of.stream("s2", "s1"), check=False), 4, "written-since")
-        t.sh("zfs rollback {t}@s1")
-    t.sh("exec 9<>/dev/zvol/{t}; printf x >&9; PATH=/host%s:$PATH zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code"
-         % (bed.options.bin, of.stream("s2", "s1")))
+    t.sh("zfs set volmode=dev {t}; zfs inherit siphon:hidden {t}")
+    with slow_transactions():
+        # Through the page cache, and directly within a transaction group.
+        for flags in ("conv=notrunc oflag=seek_bytes", "conv=notrunc oflag=seek_bytes,direct"):
+            t.write(65536, 4096, flags=flags)
+            refused(t.apply(of.stream("s2", "s1"), check=False), 4, "written-since")
+            t.sh("zfs rollback {t}@s1")
+        # By a writer that still has the device open.
+        t.sh("exec 9<>/dev/zvol/{t}; printf x >&9; zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code" % of.stream("s2", "s1"))
     same(vm("cat /root/code").out, "4\n", "a writer with the device open\n" + vm("cat /root/err").out)
 
 
 @test
 def a_blank_volume_with_an_unsynced_write_is_not_blank():
     of = source()
-    for name, flags in (("cached", "conv=notrunc oflag=seek_bytes"), ("direct", "conv=notrunc oflag=seek_bytes,direct")):
-        t = Zvol(f"blank_{name}")
-        t.sh("zfs create -s -V 3M -o volmode=dev {t}; zpool sync tank")
-        t.write(65536, 4096, flags=flags)
-        refused(t.apply(of.stream("s1"), check=False), 4, "foreign")
+    with slow_transactions():
+        for name, flags in (("cached", "conv=notrunc oflag=seek_bytes"), ("direct", "conv=notrunc oflag=seek_bytes,direct")):
+            t = Zvol(f"blank_{name}")
+            t.sh("zfs create -s -V 3M -o volmode=dev {t}; zpool sync tank")
+            t.write(65536, 4096, flags=flags)
+            refused(t.apply(of.stream("s1"), check=False), 4, "foreign")
 
 
 # --- space

@@ -1,0 +1,44 @@
+//! What a failing disk says is believed the first time.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use siphon::filter::Normal;
+use siphon::flow::copy;
+use siphon::sink::Encoder;
+use siphon::source::{ImageFile, ImageOptions};
+use tempfile::TempDir;
+
+/// Linux reports a lost write once: a second fsync(2) would succeed and lie. So only the first of the target fails here.
+#[test]
+fn an_error_of_fsync_is_final() {
+    let strace = |words: &[&str]| {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null"]).args(words).stdin(Stdio::null());
+        command
+    };
+    if !strace(&["true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: strace is not installed or may not trace");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let [source, stream, target] = ["image", "stream", "copy"].map(|name| dir.path().join(name));
+    fs::write(&source, vec![7; 100_000]).unwrap();
+    let mut image = ImageFile::whole(&source, ImageOptions::default()).unwrap();
+    copy(&mut image, Normal::new(Encoder::new(fs::File::create(&stream).unwrap()))).unwrap();
+    fs::write(&target, "").unwrap();
+    let output = strace(&["-e", "trace=fsync,fdatasync", "-P"])
+        .arg(&target)
+        .args(["-e", "inject=fsync,fdatasync:error=EIO:when=1", env!("CARGO_BIN_EXE_image-apply")])
+        .arg(&target)
+        .stdin(fs::File::open(&stream).unwrap())
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains("making it durable"), "{complaint}");
+    let record = fs::read_to_string(dir.path().join("copy.siphon")).unwrap();
+    assert!(record.contains("\"receiving\"") && !record.contains("\"held\""), "{record}");
+}
