@@ -76,8 +76,8 @@ struct Said {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let run = (0_u8..6, 1_u64..40);
-    (any::<bool>(), 0_usize..20_000, prop::collection::vec(run, 0..30), 0_u64..GRAIN, any::<bool>()).prop_map(
+    let run = (0_u8..6, 1_u64..20);
+    (any::<bool>(), 0_usize..20_000, prop::collection::vec(run, 0..16), 0_u64..GRAIN, any::<bool>()).prop_map(
         |(whole, old, runs, ragged, far)| {
             let (mut at, mut changes) = (if far { (1 << 20) - 3 * GRAIN } else { 0 }, Vec::new());
             for (kind, grains) in runs {
@@ -122,7 +122,7 @@ fn recut(changes: &[Change], cuts: &[usize]) -> Vec<Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn content_is_preserved_and_the_wire_adds_nothing(said in said()) {

@@ -81,6 +81,7 @@ def nights(image, count, work=None, **more):
 
 
 def generations():
+    """How many nights a shape of image has."""
     return 5 if bed.options.full else 3
 
 
@@ -98,11 +99,10 @@ def a_clone_with_a_parent_is_equal():
     def work(day):
         with child.open() as it:
             if day == 1:
-                it.discard(8 * MiB, 4 * MiB)  # a whole object, over the parent's data
-            if day == 2:
-                it.resize(6 * MiB + 100)  # the parent's part is cut …
+                it.discard(4 * MiB, 4 * MiB)  # a whole object, over the parent's data
+                it.resize(10 * MiB + 100)  # the parent's part is cut …
                 it.resize(24 * MiB)  # … and does not come back
-    nights(child, max(3, generations()), work)
+    nights(child, generations() - 1, work)
     child.drop()
     parent.drop()
 
@@ -140,9 +140,10 @@ def shrunk_and_regrown_between_two_nights_is_equal():
     image.resize(30 * MiB + 7)
     image.noise(30 * MiB, 7)
     image.night()
-    image.resize(0)
-    image.resize(11 * MiB + 511)
-    image.night()
+    if bed.options.full:
+        image.resize(0)
+        image.resize(11 * MiB + 511)
+        image.night()
     image.drop()
 
 
@@ -153,7 +154,8 @@ def a_shrunk_image_keeps_its_volume_and_regrows_as_zeros():
     image.noise(0, 24 * MiB)
     image.night()
     volume = int(vm(f"zfs get -Hpo value volsize {image.target}").out)
-    for size in (10 * MiB + 4097, 17 * MiB + 3, 24 * MiB, 3 * MiB + 513, 40 * MiB + 1_234_567):
+    sizes = [10 * MiB + 4097, 17 * MiB + 3, 24 * MiB, 3 * MiB + 513, 40 * MiB + 1_234_567]
+    for size in sizes if bed.options.full else sizes[:2] + sizes[-1:]:
         image.resize(size)
         image.night()
         same(int(image.marks()[-1][2]), size, "size in the mark")
@@ -210,9 +212,8 @@ def without_an_object_map_it_is_equal():
 
 @test
 def an_object_map_switched_off_and_on_again_is_not_believed():
-    rbd, _ = lab()
     image = Image(20 * MiB)
-    nights(image, 2)
+    nights(image, 1)
     with image.open() as it:
         it.update_features(8 | 16, False)
     image.small_writes(10)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import bed
-from bed import Skipped, refused, run, same, test, vm  # noqa: F401 (for those who import all)
+from bed import run, same, vm
 
 MiB = 1 << 20
 CLONE_NEWNET = 0x40000000

@@ -75,15 +75,15 @@ def what_others_wrote_into_an_unfinished_run_does_not_stay():
 def a_replica_on_a_new_pool_is_foreign_there():
     of, t = volume("replica", "s1", "s2")
     t.cut(of.stream("s3", "s2"))
-    vm(f"zpool list spare >/dev/null 2>&1 || zpool create spare /dev/ubdb; zfs snapshot {t}@move; zfs send -R {t}@move | zfs recv -F spare/replica")
+    vm(f"zpool create elsewhere /dev/ubdb; zfs snapshot {t}@move; zfs send -R {t}@move | zfs recv -F elsewhere/replica")
     other = Zvol("replica")
-    other.name = "spare/replica"
+    other.name = "elsewhere/replica"
     assert "siphon" in other.sh("zfs get -H -t snapshot -s received siphon:mark -r {t}").out, "properties did not travel"
     refused(other.nightly(of, "s4", check=False), 4, "foreign")
     same(other.sh("zfs-snapmark list {t} | wc -l").out.strip(), "1", "marks of a replica")
     other.apply(of.stream("s4"), "--mark --replace")
     other.at(images["s4"])
-    vm("zpool destroy spare")
+    vm("zpool destroy elsewhere")
 
 
 @test
