@@ -77,6 +77,7 @@ impl Tool for Args {
             eprintln!("{}: {}: note: {note}", env!("CARGO_BIN_NAME"), self.image);
         }
         let sealed = copy(&mut rbd, Tally::new(Normal::new(Encoder::new(output)), Meter::new(self.progress)))?;
+        stdio::all_was_written();
         let receipt = Receipt {
             receipt: 1,
             tool: env!("CARGO_BIN_NAME").to_owned(),
