@@ -60,10 +60,13 @@ fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool
 fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> std::io::Result<bool> {
     let mut records = Records::open(stream)?;
     while let Some(record) = records.record()? {
-        match record {
-            Record::Write { object: ZVOL_DATA, offset, .. } if offset < volume_size => return Ok(true),
-            Record::Free { object: ZVOL_DATA, offset, .. } if offset < image_size => return Ok(true),
-            _ => {}
+        let (object, offset, size) = match record {
+            Record::Write { object, offset, .. } => (object, offset, volume_size),
+            Record::Free { object, offset, .. } => (object, offset, image_size),
+            Record::Other => continue,
+        };
+        if object == ZVOL_DATA && offset < size {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -171,8 +171,9 @@ impl Keeper {
             return marks::settle(&Dataset::open(name)?, self.options.hold);
         }
         self.device.sync()?;
-        zfs::sync_pool(name)?;
         let Some(state) = to else {
+            // With sync=disabled that was no more than a promise. A snapshot, below, waits for its transaction group.
+            zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
@@ -251,7 +252,11 @@ fn open_checked(node: &Path, dataset: &Dataset, zeroing: Zeroing) -> Result<Opti
 }
 
 /// Tries until there is something, or the time is up.
-fn wait<T>(patience: Duration, mut attempt: impl FnMut() -> Result<Option<T>, Fault>, late: impl Fn() -> String) -> Result<T, Fault> {
+fn wait<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>, Fault>,
+    late: impl Fn() -> String,
+) -> Result<T, Fault> {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt()? {
