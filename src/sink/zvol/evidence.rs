@@ -46,9 +46,7 @@ pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
 
 fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
     let (running, output) = zfs::send(&dataset.name, &newest.snapshot.name, until)?;
-    // A volume that somebody made smaller than the image lost what was behind its new end.
-    let size = dataset.volsize.unwrap_or(u64::MAX).max(newest.mark.size);
-    match data_changed(BufReader::new(output), size) {
+    match data_changed(BufReader::new(output), dataset.volsize.unwrap_or(u64::MAX), newest.mark.size) {
         // The first changed block answers; what follows need not be read.
         Ok(true) => Ok(true),
         Ok(false) => running.finish().map(|()| false),
@@ -57,10 +55,16 @@ fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool
     }
 }
 
-fn data_changed(stream: impl std::io::Read, size: u64) -> std::io::Result<bool> {
+/// Behind the image all was zero, so that freeing there changes nothing: a volume that grew says so. One that somebody made
+/// smaller than the image lost what was behind its new end.
+fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> std::io::Result<bool> {
     let mut records = Records::open(stream)?;
     while let Some(record) = records.record()? {
-        let (Record::Write { object, offset, .. } | Record::Free { object, offset, .. }) = record else { continue };
+        let (object, offset, size) = match record {
+            Record::Write { object, offset, .. } => (object, offset, volume_size),
+            Record::Free { object, offset, .. } => (object, offset, image_size),
+            Record::Other => continue,
+        };
         if object == ZVOL_DATA && offset < size {
             return Ok(true);
         }

@@ -32,6 +32,10 @@ pub struct Request {
 
 /// udev makes the link to a new node some 0.1 s after the fact; under load it took seconds.
 const NODE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a device may take to vanish once it was hidden.
+const HIDE_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is hidden again when it does not vanish: somebody has it open.
+const HIDE_ATTEMPTS: u32 = 10;
 /// Block size of the volumes that we create, unless told otherwise: bytes.
 const DEFAULT_BLOCK: u64 = 16 << 10;
 
@@ -130,6 +134,7 @@ impl Keeper {
         if wanted > size || wanted < size && self.options.shrink {
             zfs::set(&self.dataset.name, "volsize", &wanted.to_string())?;
             wait(
+                NODE_TIMEOUT,
                 || Ok((self.device.size()? == wanted).then_some(())),
                 || format!("{} does not take its new size", self.dataset.name),
             )?;
@@ -166,8 +171,9 @@ impl Keeper {
             return marks::settle(&Dataset::open(name)?, self.options.hold);
         }
         self.device.sync()?;
-        zfs::sync_pool(name)?;
         let Some(state) = to else {
+            // With sync=disabled that was no more than a promise. A snapshot, below, waits for its transaction group.
+            zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
@@ -225,7 +231,7 @@ fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
     }
     let node = dataset.node();
     let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
-    let opened = wait(|| open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
+    let opened = wait(NODE_TIMEOUT, || open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
     // Visible already: left so by a run that was killed. While another run has it, it is not ours to hide.
     exposure.hide |= dataset.hidden;
     Ok((exposure, Arc::new(opened)))
@@ -246,13 +252,17 @@ fn open_checked(node: &Path, dataset: &Dataset, zeroing: Zeroing) -> Result<Opti
 }
 
 /// Tries until there is something, or the time is up.
-fn wait<T>(mut attempt: impl FnMut() -> Result<Option<T>, Fault>, late: impl Fn() -> String) -> Result<T, Fault> {
+fn wait<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>, Fault>,
+    late: impl Fn() -> String,
+) -> Result<T, Fault> {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt()? {
             return Ok(found);
         }
-        if start.elapsed() > NODE_TIMEOUT {
+        if start.elapsed() > patience {
             return Err(Fault::new(Class::Io, late()).hint("is udev running? `udevadm settle` waits for it"));
         }
         sleep(Duration::from_millis(20));
@@ -305,9 +315,17 @@ struct Exposure {
 
 impl Drop for Exposure {
     fn drop(&mut self) {
-        if self.hide {
+        if !self.hide {
+            return;
+        }
+        // udev looks at a device that was just closed, and ZFS leaves one that is open where it is, without a word.
+        let node = Path::new("/dev/zvol").join(&self.name);
+        for _ in 0..HIDE_ATTEMPTS {
             // Not worth failing for; the next run hides it.
-            let _ = zfs::set(&self.name, "volmode", "none");
+            let gone = || Ok((!node.exists()).then_some(()));
+            if zfs::set(&self.name, "volmode", "none").is_err() || wait(HIDE_PATIENCE, gone, String::new).is_ok() {
+                return;
+            }
         }
     }
 }
