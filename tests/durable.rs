@@ -11,9 +11,8 @@ use siphon::sink::Encoder;
 use siphon::source::{ImageFile, ImageOptions};
 use tempfile::TempDir;
 
-/// Linux reports a lost write once: a second fsync(2) would succeed and lie. So only the first of the target fails here.
-#[test]
-fn an_error_of_fsync_is_final() {
+/// The first of these calls on the target fails, and no other.
+fn one_call_fails(calls: &str, doing: &str) {
     let strace = |words: &[&str]| {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null"]).args(words).stdin(Stdio::null());
@@ -29,16 +28,27 @@ fn an_error_of_fsync_is_final() {
     let mut image = ImageFile::whole(&source, ImageOptions::default()).unwrap();
     copy(&mut image, Normal::new(Encoder::new(fs::File::create(&stream).unwrap()))).unwrap();
     fs::write(&target, "").unwrap();
-    let output = strace(&["-e", "trace=fsync,fdatasync", "-P"])
+    let output = strace(&["-e", &format!("trace={calls}"), "-P"])
         .arg(&target)
-        .args(["-e", "inject=fsync,fdatasync:error=EIO:when=1", env!("CARGO_BIN_EXE_image-apply")])
+        .args(["-e", &format!("inject={calls}:error=EIO:when=1"), env!("CARGO_BIN_EXE_image-apply")])
         .arg(&target)
         .stdin(fs::File::open(&stream).unwrap())
         .output()
         .unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{complaint}");
-    assert!(complaint.contains("making it durable"), "{complaint}");
+    assert!(complaint.contains(doing), "{complaint}");
     let record = fs::read_to_string(dir.path().join("copy.siphon")).unwrap();
     assert!(record.contains("\"receiving\"") && !record.contains("\"held\""), "{record}");
+}
+
+/// Linux reports a lost write once: a second fsync(2) would succeed and lie.
+#[test]
+fn an_error_of_fsync_is_final() {
+    one_call_fails("fsync,fdatasync", "making it durable");
+}
+
+#[test]
+fn an_error_of_a_write_is_final() {
+    one_call_fails("pwrite64,pwritev", "writing");
 }

@@ -14,19 +14,24 @@ SYNC = ["zpool", "sync", POOL]
 def main():
     tools, source, pairs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    gone()
     inputs(source)
     sh(f"zpool create -f -O compression=off -O mountpoint=none {POOL} /dev/ubda")
     try:
         size = (INPUTS / "one").stat().st_size
         costs = measure(tools + "/zvol-apply", size, pairs)
     finally:
-        sh(f"zpool destroy {POOL}; umount {INPUTS}", check=False)
+        gone()
     print(json.dumps({"costs": {name: [(run.wall, run.cpu, run.peaks) for run in cost.runs] for name, cost in costs.items()}}))
+
+
+def gone():
+    """Neither pool nor inputs are there. udev may still look at a volume."""
+    sh(f"for i in $(seq 20); do zpool list {POOL} && ! zpool destroy {POOL} || break; sleep 1; done; umount {INPUTS}", check=False)
 
 
 def inputs(source):
     """Copies the inputs to the second disk: the host's files are slow to read from here."""
-    sh(f"umount {INPUTS}", check=False)
     sh(f"mkfs.ext4 -qF -m 0 /dev/ubdb && mkdir -p {INPUTS} && mount /dev/ubdb {INPUTS} && cp {source}/* {INPUTS} && sync")
 
 

@@ -18,6 +18,8 @@ use crate::state::{Class, Fault};
 const SECTOR: u64 = 4096;
 /// Zeros are written, where they must be, from a buffer of this many bytes.
 const ZEROS: usize = 1 << 20;
+/// Bytes written at once through the page cache. ext4 with large folios (Linux 6.18) takes 1 MiB at four times the cost.
+const CACHED: usize = 256 << 10;
 /// How long udev may look at a device.
 const UDEV_PATIENCE: Duration = Duration::from_secs(10);
 /// linux/fs.h: BLKDISCARD takes two u64, offset and length in bytes.
@@ -112,7 +114,12 @@ impl Device {
         if self.direct && !aligned.is_multiple_of(SECTOR) {
             return self.write_ragged(offset, bytes);
         }
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failed("writing", &error))
+        let mut at = offset;
+        for piece in bytes.chunks(if self.direct { bytes.len().max(1) } else { CACHED }) {
+            self.file.write_all_at(piece, at).map_err(|error| self.failed("writing", &error))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Reads `len` bytes at `offset`, both multiples of 4096; what lies behind the device's end reads as zero.

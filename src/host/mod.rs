@@ -5,6 +5,7 @@ pub mod command;
 pub mod device;
 pub mod holes;
 pub mod lasting;
+pub mod leave;
 pub mod record;
 pub mod stamp;
 pub mod stdio;

@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::leave;
 use crate::state::{Class, Fault};
 
 /// What our pipes hold, and what is read at once: 256 KiB was fastest; larger pipes fall out of the processor's cache.
@@ -41,17 +44,30 @@ fn own(fd: impl AsFd, name: &str) -> Result<File, Fault> {
     Ok(File::from(fd))
 }
 
+/// How long a writer may take from its last byte to [`all_was_written`].
+const GRACE: Duration = Duration::from_millis(200);
+
 /// Ends this process, silently and with failure, as soon as nobody reads standard output any more.
 ///
 /// A source that searches a large, empty image would otherwise learn of a refusal only at its next write. Only for tools
-/// that have nothing to put in order when they end.
+/// that have nothing to put in order when they end; until [`all_was_written`].
 pub fn exit_when_reader_dies() {
     std::thread::spawn(|| {
         let stdout = io::stdout();
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
-        if fds[0].revents().contains(PollFlags::ERR) {
-            std::process::exit(Class::Pipe.exit_code().into());
+        // Who has read END may go before our writer has even returned.
+        std::thread::sleep(GRACE);
+        if fds[0].revents().contains(PollFlags::ERR) && !WRITTEN.load(Ordering::Acquire) {
+            leave::at_once(Class::Pipe.exit_code());
         }
     });
 }
+
+/// The stream is sealed and written: a reader that goes away now has what it wanted, even if this process takes a while
+/// to end.
+pub fn all_was_written() {
+    WRITTEN.store(true, Ordering::Release);
+}
+
+static WRITTEN: AtomicBool = AtomicBool::new(false);

@@ -159,7 +159,10 @@ fn receiving(standing: &Standing, run: &Unfinished, next: NextStream, overrides:
             Class::Unfinished,
             "an unfinished run left the target between two states, and this stream leads elsewhere",
         )
-        .hint("run the same transfer again, or send the whole image"));
+        .hint(match run.to {
+            Some(_) => "run the same transfer again, or send the whole image",
+            None => "send the whole image",
+        }));
     }
     back_then(standing, next, overrides)
 }

@@ -37,13 +37,13 @@ pub struct Options {
     pub block_size: Option<u64>,
     /// Properties (`name=value`) of a volume that is created.
     pub properties: Vec<String>,
-    /// Takes what the user should know.
-    pub notes: fn(&str),
+    /// Takes what the user should know: the target's name, and the text.
+    pub notes: fn(&str, &str),
 }
 
 impl Options {
     fn note(&self, text: &str) {
-        (self.notes)(&format!("{}: {text}", self.name));
+        (self.notes)(&self.name, text);
     }
 }
 
