@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
 use siphon::filter::{Normal, Tally};
-use siphon::flow::{Source, copy};
-use siphon::format::{Header, Image, Trailer};
+use siphon::flow::copy;
 use siphon::host::stdio;
 use siphon::sink::Encoder;
 use siphon::source::{ImageFile, ImageOptions};
-use siphon::state::{Fault, Receipt, StateList};
+use siphon::state::{Fault, StateList};
 
 const NAME: &str = env!("CARGO_BIN_NAME");
 
@@ -70,31 +69,15 @@ impl Tool for Args {
             None => ImageFile::whole(new, options)?,
             Some(base) => ImageFile::since(base, new, options, || note_slow_base(base))?,
         };
-        let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::new(self.progress));
+        let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
         let sealed = copy(&mut source, sink)?;
-        cli::keep_receipt(self.receipt.as_deref(), &receipt(new, source.header(), source.image(), &sealed.trailer))
+        stdio::all_was_written();
+        cli::keep_receipt(self.receipt.as_deref(), &sealed.receipt(NAME, &new.display().to_string()))
     }
 }
 
 fn note_slow_base(base: &Path) {
-    let base = base.display();
-    eprintln!("{NAME}: {base}: note: reading it to its end first, to learn the state that it is in");
-}
-
-fn receipt(new: &Path, header: &Header, image: &Image, trailer: &Trailer) -> Receipt {
-    Receipt {
-        receipt: 1,
-        tool: NAME.to_owned(),
-        target: new.display().to_string(),
-        stream: header.stream().to_string(),
-        from: header.from.map(|id| id.to_string()),
-        to: trailer.to.map(|id| id.to_string()),
-        size: image.new_size,
-        data_bytes: trailer.totals.data_bytes,
-        zero_bytes: trailer.totals.zero_bytes,
-        digest: trailer.digest.to_string(),
-        ..Receipt::default()
-    }
+    cli::note(&base.display().to_string(), "reading it to its end first, to learn the state that it is in");
 }
 
 fn main() -> ExitCode {

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
 use siphon::filter::{Normal, Tally};
-use siphon::flow::{Source, copy};
+use siphon::flow::copy;
 use siphon::host::ceph::Access;
 use siphon::host::stdio;
 use siphon::sink::Encoder;
 use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};
-use siphon::state::{Fault, Receipt};
+use siphon::state::Fault;
 
 /// Write a Ceph RBD snapshot as an extent stream: whole, or what changed since an earlier one
 ///
@@ -74,23 +74,11 @@ impl Tool for Args {
         let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust_map: !self.no_trust_map };
         let mut rbd = Rbd::open(&access, &self.image, &options)?;
         if let Some(note) = rbd.note() {
-            eprintln!("{}: {}: note: {note}", env!("CARGO_BIN_NAME"), self.image);
+            cli::note(&self.image.to_string(), note);
         }
-        let sealed = copy(&mut rbd, Tally::new(Normal::new(Encoder::new(output)), Meter::new(self.progress)))?;
+        let sealed = copy(&mut rbd, Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress)))?;
         stdio::all_was_written();
-        let receipt = Receipt {
-            receipt: 1,
-            tool: env!("CARGO_BIN_NAME").to_owned(),
-            target: self.image.to_string(),
-            stream: rbd.header().stream().to_string(),
-            from: rbd.header().from.map(|id| id.to_string()),
-            to: sealed.trailer.to.map(|id| id.to_string()),
-            size: rbd.image().new_size,
-            data_bytes: sealed.trailer.totals.data_bytes,
-            zero_bytes: sealed.trailer.totals.zero_bytes,
-            digest: sealed.trailer.digest.to_string(),
-            ..Receipt::default()
-        };
+        let receipt = sealed.receipt(env!("CARGO_BIN_NAME"), &self.image.to_string());
         cli::keep_receipt(self.receipt.as_deref(), &receipt)
     }
 }

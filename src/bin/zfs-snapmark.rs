@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use siphon::cli::{self, Tool};
 use siphon::host::zfs::{self, Dataset};
-use siphon::sink::zvol::evidence::written_since;
+use siphon::sink::zvol::evidence;
 use siphon::sink::zvol::marks::{self, Marked};
 use siphon::state::{Class, Fault, Receipt};
 
@@ -101,7 +101,10 @@ impl Tool for Args {
             }
             Verb::Hold { mark } => find(&mark).and_then(|(dataset, name)| zfs::hold(zfs::KEEP, &dataset, &name)),
             Verb::Release { mark } => find(&mark).and_then(|(dataset, name)| zfs::release(zfs::KEEP, &dataset, &name)),
-            Verb::Verify { target } => verify(&target),
+            Verb::Verify { target } => {
+                let Marked { snapshot, mark } = evidence::verify(&Dataset::open(&target)?)?;
+                cli::print(&format!("ok: {target} is at {}, {} bytes\n", snapshot.name, mark.size))
+            }
         }
     }
 }
@@ -132,25 +135,6 @@ fn find(full: &str) -> Result<(String, String), Fault> {
         true => Ok((dataset.to_owned(), name.to_owned())),
         false => Err(Fault::new(Class::NotFound, "there is no mark of that name; snapshots of others are not touched")),
     }
-}
-
-fn verify(target: &str) -> Result<(), Fault> {
-    let dataset = Dataset::open(target)?;
-    let newest = marks::marks(&dataset).pop().ok_or_else(|| Fault::new(Class::NotFound, "there is no mark"))?;
-    let differs = |what: String| Err(Fault::new(Class::Differs, what));
-    if marks::unfinished(&dataset).is_some() {
-        return differs("an unfinished run lies above the newest mark".to_owned());
-    }
-    if written_since(&dataset, &newest)? {
-        return differs(format!("somebody wrote to the volume since {}", newest.snapshot.name));
-    }
-    if newest.is_pending() || newest.snapshot.holds == 0 {
-        return differs(format!(
-            "{} is not held, or not named yet; `zfs-snapmark mark --committed {target}` does both",
-            newest.snapshot.name
-        ));
-    }
-    cli::print(&format!("ok: {target} is at {}, {} bytes\n", newest.snapshot.name, newest.mark.size))
 }
 
 fn main() -> ExitCode {

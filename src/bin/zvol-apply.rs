@@ -1,6 +1,5 @@
 //! zvol-apply(1): applies an extent stream to a ZFS volume and commits it as a snapshot.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,13 +64,13 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
+        if self.target.starts_with(['/', '.']) {
+            return self.run_on_path();
+        }
         if self.common {
             return cli::common(&marks::standing(Dataset::load(&self.target)?.as_ref()));
         }
         let input = stdio::input()?;
-        if self.target.starts_with(['/', '.']) {
-            return self.apply_to_path(input);
-        }
         let meter = Meter::new(self.progress);
         let receipt = copy(&mut Decoder::open(input)?, Tally::new(Zvol::new(self.options()), meter))?;
         receipt.map_or(Ok(()), |receipt| cli::print(&receipt.to_line()))
@@ -80,9 +79,13 @@ impl Tool for Args {
 
 impl Args {
     /// What image-apply does, for those who have only this tool at hand.
-    fn apply_to_path(self, input: impl Read) -> Result<(), Fault> {
+    fn run_on_path(self) -> Result<(), Fault> {
         let (path, state_dir) = (PathBuf::from(&self.target), PathBuf::from(STATE_DIR));
         let options = image::Options { path, state_dir, replace: self.replace, trust: false, dry_run: self.dry_run };
+        if self.common {
+            return cli::common(&image::standing(&options)?);
+        }
+        let input = stdio::input()?;
         let sink = Tally::new(RawImage::new(options), Meter::new(self.progress));
         match copy(&mut Decoder::open(input)?, sink)? {
             Outcome::Done(receipt) => cli::print(&receipt.to_line()),

@@ -28,9 +28,9 @@ pub fn keep_receipt(file: Option<&Path>, receipt: &Receipt) -> Result<(), Fault>
     file.map_or(Ok(()), |path| std::fs::write(path, receipt.to_line()).map_err(|error| Fault::io(path.display(), &error)))
 }
 
-/// Tells the user something that is no error.
-pub fn note(text: &str) {
-    eprintln!("{}: note: {text}", env_name());
+/// Tells the user something about a source or target that is no error.
+pub fn note(subject: &str, text: &str) {
+    eprintln!("{}: {subject}: note: {text}", env_name());
 }
 
 /// The `common` of every target: a state list on standard input, the base of the next increment on standard output.

@@ -26,6 +26,11 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// The meter of a source: on a terminal there is a bar without being asked for. Its sink, in the same terminal, has none.
+    pub fn of_source(option: Option<ProgressOption>) -> Meter {
+        Meter::new(option.or(Some(ProgressOption::Auto)))
+    }
+
     /// A meter as the user asked for it; `None`: not at all.
     pub fn new(option: Option<ProgressOption>) -> Meter {
         Meter { option, bar: ProgressBar::hidden(), size: 0, last: Instant::now() }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -43,6 +44,9 @@ fn own(fd: impl AsFd, name: &str) -> Result<File, Fault> {
     Ok(File::from(fd))
 }
 
+/// How long a writer may take from its last byte to [`all_was_written`].
+const GRACE: Duration = Duration::from_millis(200);
+
 /// Ends this process, silently and with failure, as soon as nobody reads standard output any more.
 ///
 /// A source that searches a large, empty image would otherwise learn of a refusal only at its next write. Only for tools
@@ -52,6 +56,8 @@ pub fn exit_when_reader_dies() {
         let stdout = io::stdout();
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+        // Who has read END may go before our writer has even returned.
+        std::thread::sleep(GRACE);
         if fds[0].revents().contains(PollFlags::ERR) && !WRITTEN.load(Ordering::Acquire) {
             leave::at_once(Class::Pipe.exit_code());
         }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::flow::{Proof, Sink};
 use crate::format::{Change, Header, Image, Trailer, Writer};
-use crate::state::{Class, Fault};
+use crate::state::{Class, Fault, Receipt};
 
 /// The stream on an output. END is written by commit and by nothing else.
 pub struct Encoder<W: Write>(Stage<W>);
@@ -15,11 +15,19 @@ enum Stage<W: Write> {
     Broken,
 }
 
-/// What a sealed stream came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A stream that was sealed and written.
+#[derive(Debug)]
 pub struct Sealed {
+    proof: Proof,
     /// What END says.
     pub trailer: Trailer,
+}
+
+impl Sealed {
+    /// What the sender says of it.
+    pub fn receipt(&self, tool: &str, source: &str) -> Receipt {
+        Receipt { digest: self.trailer.digest.to_string(), ..self.proof.receipt(tool, source) }
+    }
 }
 
 impl<W: Write> Encoder<W> {
@@ -48,7 +56,10 @@ impl<W: Write> Sink for Encoder<W> {
 
     fn commit(self, proof: Proof) -> Result<Sealed, Fault> {
         match self.0 {
-            Stage::Writing(writer) => Ok(Sealed { trailer: writer.finish(proof.ending().to).map_err(failed)? }),
+            Stage::Writing(writer) => {
+                let trailer = writer.finish(proof.ending().to).map_err(failed)?;
+                Ok(Sealed { proof, trailer })
+            }
             Stage::Waiting(_) | Stage::Broken => Err(out_of_turn()),
         }
     }

@@ -114,7 +114,7 @@ def a_clone_with_a_parent_is_equal():
 
 @test
 def an_image_rolled_back_to_before_its_first_write_is_equal():
-    """An object of a clone goes, and its parent shows through again."""
+    """The clone reads as its parent again. (Ceph 16 reports this as data, with deep-flatten or without.)"""
     parent = Image(16 * MiB)
     parent.noise(0, 16 * MiB)
     with parent.open() as image:

@@ -272,7 +272,8 @@ def what_is_removed_at_every_tenth_read_is_never_marked():
         with image.open() as it:
             it.create_snap("s")
         source = subprocess.Popen(["rbd-diff-stream", "-j", "1", image.at("s")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        sink = subprocess.Popen(["ssh", "nas", "zvol-apply", "--mark", target], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        sink = subprocess.Popen(["ssh", "nas", "zvol-apply", "--mark", target], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE)
         sink.stdin.write(source.stdout.read(1 + read * READ))
         image.remove_snapshot("s")
         if what == "image":

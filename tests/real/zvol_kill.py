@@ -12,15 +12,15 @@ import bed
 from bed import changed, main, run, same, test, vm
 from zvol import Zvol, images, source, volume
 
-# Half of the stream at once, the rest in 6 s: so the run is caught with bytes under way.
+# A part of the stream at once, the rest slowly: so the run is caught with bytes under way.
 PUMP = """
 import sys, time
 data = open(sys.argv[1], "rb").read()
 out = sys.stdout.buffer
-out.write(data[:len(data) // 2]); out.flush()
-piece = len(data) // 100 + 1
-for at in range(len(data) // 2, len(data), piece):
-    time.sleep(0.12)
+begin, piece = int(len(data) * float(sys.argv[2])), len(data) // 400 + 1
+out.write(data[:begin]); out.flush()
+for at in range(begin, len(data), piece):
+    time.sleep(0.3)
     out.write(data[at:at + piece]); out.flush()
 """
 
@@ -50,7 +50,7 @@ def receiving(t):
 def kill_while_receiving(t, stream, who, chance):
     """Starts a run, kills one part of it at a random point; whether it struck a target that was receiving."""
     pids = {name: Path(bed.work, "pid." + name) for name in ("sender", "ssh")}
-    line = (f"{{ echo $BASHPID >{pids['sender']}; exec python3 {bed.work}/pump {stream}; }} | "
+    line = (f"{{ echo $BASHPID >{pids['sender']}; exec python3 {bed.work}/pump {stream} {chance.uniform(0.1, 0.8):.3f}; }} | "
             f"{{ echo $BASHPID >{pids['ssh']}; exec {ssh(t)}; }}")
     vm("rm -f /root/receiver")
     process = start(line)

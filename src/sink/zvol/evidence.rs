@@ -5,9 +5,9 @@ use std::io::BufReader;
 use crate::foreign::zfs_send::{Record, Records, ZVOL_DATA};
 use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
-use crate::state::Fault;
+use crate::state::{Class, Fault};
 
-use super::marks::Marked;
+use super::marks::{self, Marked};
 
 /// Snapshot that stands in for the head while the send stream is looked at.
 const CHECK: &str = "siphon-check";
@@ -36,6 +36,24 @@ pub fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> 
     Ok(zfs::written_since(&dataset.name, &newest.snapshot.name)? != 0 && changed_since(dataset, newest, &dataset.name)?)
 }
 
+/// Checks that a dataset is at its newest mark, and that the mark has its name and a hold. Class *differs* when not.
+pub fn verify(dataset: &Dataset) -> Result<Marked, Fault> {
+    let newest = marks::marks(dataset).pop().ok_or_else(|| Fault::new(Class::NotFound, "there is no mark"))?;
+    let name = &newest.snapshot.name;
+    let differs = |what: String| Err(Fault::new(Class::Differs, what));
+    if marks::unfinished(dataset).is_some() {
+        return differs(format!("an unfinished run lies above {name}"));
+    }
+    if written_since(dataset, &newest)? {
+        return differs(format!("somebody wrote to the volume since {name}"));
+    }
+    if newest.is_pending() || newest.snapshot.holds == 0 {
+        return differs(format!("{name} has no hold or not its name yet"))
+            .map_err(|fault| fault.hint(format!("`zfs-snapmark mark --committed {}` gives it both", dataset.name)));
+    }
+    Ok(newest)
+}
+
 /// Removes what a run left that died between taking and destroying it, and says whether there was any. One of that name that
 /// is not ours stays, and then the next snapshot fails with its own message.
 pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
@@ -46,9 +64,7 @@ pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
 
 fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
     let (running, output) = zfs::send(&dataset.name, &newest.snapshot.name, until)?;
-    // A volume that somebody made smaller than the image lost what was behind its new end.
-    let size = dataset.volsize.unwrap_or(u64::MAX).max(newest.mark.size);
-    match data_changed(BufReader::new(output), size) {
+    match data_changed(BufReader::new(output), dataset.volsize.unwrap_or(u64::MAX), newest.mark.size) {
         // The first changed block answers; what follows need not be read.
         Ok(true) => Ok(true),
         Ok(false) => running.finish().map(|()| false),
@@ -57,10 +73,16 @@ fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool
     }
 }
 
-fn data_changed(stream: impl std::io::Read, size: u64) -> std::io::Result<bool> {
+/// Behind the image all was zero, so that freeing there changes nothing: a volume that grew says so. One that somebody made
+/// smaller than the image lost what was behind its new end.
+fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> std::io::Result<bool> {
     let mut records = Records::open(stream)?;
     while let Some(record) = records.record()? {
-        let (Record::Write { object, offset, .. } | Record::Free { object, offset, .. }) = record else { continue };
+        let (object, offset, size) = match record {
+            Record::Write { object, offset, .. } => (object, offset, volume_size),
+            Record::Free { object, offset, .. } => (object, offset, image_size),
+            Record::Other => continue,
+        };
         if object == ZVOL_DATA && offset < size {
             return Ok(true);
         }

@@ -3,10 +3,11 @@
 //! It is asked for three things, in plain values: to prepare the volume for a stream with these ids and sizes, to commit
 //! what was written, and to let go. So it can become a process of its own, with the parser behind a sandbox.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::marks::{self, Marked};
 use super::{Options, evidence};
@@ -32,6 +33,12 @@ pub struct Request {
 
 /// udev makes the link to a new node some 0.1 s after the fact; under load it took seconds.
 const NODE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Seconds within which udev gives a new node its owner and group.
+const UDEV_SECONDS: i64 = 5;
+/// How long a device may take to vanish once it was hidden.
+const HIDE_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is hidden again when it does not vanish: somebody has it open.
+const HIDE_ATTEMPTS: u32 = 10;
 /// Block size of the volumes that we create, unless told otherwise: bytes.
 const DEFAULT_BLOCK: u64 = 16 << 10;
 
@@ -130,6 +137,7 @@ impl Keeper {
         if wanted > size || wanted < size && self.options.shrink {
             zfs::set(&self.dataset.name, "volsize", &wanted.to_string())?;
             wait(
+                NODE_TIMEOUT,
                 || Ok((self.device.size()? == wanted).then_some(())),
                 || format!("{} does not take its new size", self.dataset.name),
             )?;
@@ -166,8 +174,9 @@ impl Keeper {
             return marks::settle(&Dataset::open(name)?, self.options.hold);
         }
         self.device.sync()?;
-        zfs::sync_pool(name)?;
         let Some(state) = to else {
+            // With sync=disabled that was no more than a promise. A snapshot, below, waits for its transaction group.
+            zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
@@ -225,7 +234,7 @@ fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
     }
     let node = dataset.node();
     let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
-    let opened = wait(|| open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
+    let opened = wait(NODE_TIMEOUT, || open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
     // Visible already: left so by a run that was killed. While another run has it, it is not ours to hide.
     exposure.hide |= dataset.hidden;
     Ok((exposure, Arc::new(opened)))
@@ -240,19 +249,32 @@ fn open_checked(node: &Path, dataset: &Dataset, zeroing: Zeroing) -> Result<Opti
         Ok(device) => device,
         // The link was there, the node is not yet.
         Err(fault) if fault.class == Class::NotFound => return Ok(None),
+        // Or it is there, and udev has not yet given it to its group.
+        Err(fault) if fault.class == Class::Permission && is_fresh(node) => return Ok(None),
         Err(fault) => return Err(fault),
     };
     Ok((device.zvol_name().as_deref() == Some(dataset.name.as_str())).then_some(device))
 }
 
+/// The node was made, or changed hands, just now.
+fn is_fresh(node: &Path) -> bool {
+    let changed = node.metadata().map(|meta| meta.ctime()).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs().cast_signed()).unwrap_or_default();
+    now.saturating_sub(changed) < UDEV_SECONDS
+}
+
 /// Tries until there is something, or the time is up.
-fn wait<T>(mut attempt: impl FnMut() -> Result<Option<T>, Fault>, late: impl Fn() -> String) -> Result<T, Fault> {
+fn wait<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>, Fault>,
+    late: impl Fn() -> String,
+) -> Result<T, Fault> {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt()? {
             return Ok(found);
         }
-        if start.elapsed() > NODE_TIMEOUT {
+        if start.elapsed() > patience {
             return Err(Fault::new(Class::Io, late()).hint("is udev running? `udevadm settle` waits for it"));
         }
         sleep(Duration::from_millis(20));
@@ -305,9 +327,17 @@ struct Exposure {
 
 impl Drop for Exposure {
     fn drop(&mut self) {
-        if self.hide {
+        if !self.hide {
+            return;
+        }
+        // udev looks at a device that was just closed, and ZFS leaves one that is open where it is, without a word.
+        let node = Path::new("/dev/zvol").join(&self.name);
+        for _ in 0..HIDE_ATTEMPTS {
             // Not worth failing for; the next run hides it.
-            let _ = zfs::set(&self.name, "volmode", "none");
+            let gone = || Ok((!node.exists()).then_some(()));
+            if zfs::set(&self.name, "volmode", "none").is_err() || wait(HIDE_PATIENCE, gone, String::new).is_ok() {
+                return;
+            }
         }
     }
 }

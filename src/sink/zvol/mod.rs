@@ -37,13 +37,13 @@ pub struct Options {
     pub block_size: Option<u64>,
     /// Properties (`name=value`) of a volume that is created.
     pub properties: Vec<String>,
-    /// Takes what the user should know.
-    pub notes: fn(&str),
+    /// Takes what the user should know: the target's name, and the text.
+    pub notes: fn(&str, &str),
 }
 
 impl Options {
     fn note(&self, text: &str) {
-        (self.notes)(&format!("{}: {text}", self.name));
+        (self.notes)(&self.name, text);
     }
 }
 
@@ -55,7 +55,8 @@ pub struct Zvol {
 
 enum Stage {
     Waiting,
-    Writing(Box<Keeper>, WriteQueue),
+    // In this order: the queue lets go of the device before the keeper hides it.
+    Writing(WriteQueue, Box<Keeper>),
     DryRun,
 }
 
@@ -81,7 +82,7 @@ impl Sink for Zvol {
         self.stage = match Keeper::prepare(self.options.clone(), request)? {
             Some(keeper) => {
                 let queue = WriteQueue::new(keeper.device(), THREADS);
-                Stage::Writing(Box::new(keeper), queue)
+                Stage::Writing(queue, Box::new(keeper))
             }
             None => Stage::DryRun,
         };
@@ -90,8 +91,8 @@ impl Sink for Zvol {
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         match &self.stage {
-            Stage::Writing(keeper, _) if keeper.act() == Act::Already => Ok(()),
-            Stage::Writing(_, queue) => queue.push(change),
+            Stage::Writing(_, keeper) if keeper.act() == Act::Already => Ok(()),
+            Stage::Writing(queue, _) => queue.push(change),
             Stage::DryRun => Ok(()),
             Stage::Waiting => Err(out_of_turn()),
         }
@@ -99,7 +100,7 @@ impl Sink for Zvol {
 
     fn commit(self, proof: Proof) -> Result<Option<Receipt>, Fault> {
         let (keeper, queue) = match self.stage {
-            Stage::Writing(keeper, queue) => (keeper, queue),
+            Stage::Writing(queue, keeper) => (keeper, queue),
             Stage::DryRun => return Ok(None),
             Stage::Waiting => return Err(out_of_turn()),
         };
