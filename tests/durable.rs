@@ -24,7 +24,7 @@ fn one_call_fails(calls: &str, doing: &str) {
     }
     let dir = TempDir::new().unwrap();
     let [source, stream, target] = ["image", "stream", "copy"].map(|name| dir.path().join(name));
-    fs::write(&source, vec![7; 100_000]).unwrap();
+    fs::write(&source, vec![7; 1 << 20]).unwrap();
     let mut image = ImageFile::whole(&source, ImageOptions::default()).unwrap();
     copy(&mut image, Normal::new(Encoder::new(fs::File::create(&stream).unwrap()))).unwrap();
     fs::write(&target, "").unwrap();
