@@ -73,7 +73,7 @@ def bend(rng, stream):
         elif what < 0.2 and len(starts) > 2:
             n = rng.randrange(len(starts) - 1)
             del out[starts[n]:starts[n + 1]]
-        elif what < 0.25:
+        elif what < 0.25 and out:
             del out[rng.randrange(len(out)):]
         elif out:
             near = rng.choice(starts) + rng.randrange(120) if rng.random() < 0.9 else rng.randrange(len(out))
