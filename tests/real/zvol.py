@@ -98,6 +98,11 @@ def file_stream(new, base=None, live=False):
     return out
 
 
+# Waits for the device of {t}. A link comes late, is renewed when a device was closed, and stays away under heavy load.
+NODE = """for n in $(seq 200); do udevadm settle; [ ! -b /dev/zvol/{t} ] || break
+    [ $((n % 50)) != 0 ] || udevadm trigger --settle --subsystem-match=block; sleep 0.05; done"""
+
+
 class Zvol:
     """A volume of the pool, not made yet."""
 
@@ -140,9 +145,9 @@ class Zvol:
 
     def write(self, offset, length, byte=0xAA, flags="conv=fsync,notrunc oflag=seek_bytes,direct"):
         """Somebody else writes to the volume: directly, unless other flags say so."""
-        self.sh(f"""old=$(zfs get -H -o value volmode {{t}}); zfs set volmode=dev {{t}}
-            for _ in $(seq 200); do [ ! -b /dev/zvol/{{t}} ] || break; sleep 0.05; done
-            head -c {length} /dev/zero | tr '\\0' '\\{byte:03o}' | dd of=/dev/zvol/{{t}} bs={length} seek={offset} iflag=fullblock {flags} status=none
+        self.sh(f"""old=$(zfs get -H -o value volmode {{t}}); [ $old != none ] || zfs set volmode=dev {{t}}
+            {NODE}
+            head -c {length} /dev/zero | tr '\\0' '\\{byte:03o}' | dd of=/dev/zvol/{{t}} bs={length} seek={offset} iflag=fullblock conv=nocreat {flags} status=none
             [ $old != none ] || zfs set volmode=none {{t}}""")
 
     def at(self, image, mark=None, live=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bed
 from bed import changed, content, main, refused, same, test, vm
-from zvol import SIZE, Source, Zvol, images, source, volume
+from zvol import NODE, SIZE, Source, Zvol, images, source, volume
 
 ODD = 10_485_761
 
@@ -176,7 +176,7 @@ def a_passphrase_is_not_read_from_the_stream():
 def a_mounted_volume_is_refused():
     of, t = prepared(content(8 << 20), content(8 << 20, 1)), Zvol("mounted")
     t.apply(of.stream("s0"), "--mark -o volmode=dev")
-    t.sh("mkfs.ext4 -q /dev/zvol/{t}; mkdir -p /mnt/t; mount /dev/zvol/{t} /mnt/t")
+    t.sh(NODE + "\nmkfs.ext4 -q /dev/zvol/{t}; mkdir -p /mnt/t; mount /dev/zvol/{t} /mnt/t")
     try:
         assert "/mnt/t" in refused(t.nightly(of, "s1", check=False), 4, "mounted").err
     finally:
@@ -189,7 +189,7 @@ def a_mounted_volume_is_refused():
 @test
 def a_volume_claimed_by_device_mapper_is_refused():
     of, t = volume("claimed", "s1")
-    t.sh("""zfs set volmode=dev {t}; udevadm settle
+    t.sh("zfs set volmode=dev {t}\n" + NODE + """
         echo "0 $(blockdev --getsz /dev/zvol/{t}) linear $(readlink -f /dev/zvol/{t}) 0" | dmsetup create claim""")
     try:
         refused(t.nightly(of, "s2", check=False), 4, "claimed")
@@ -245,7 +245,7 @@ def what_others_wrote_but_did_not_sync_is_seen():
             refused(t.apply(of.stream("s2", "s1"), check=False), 4, "written-since")
             t.sh("zfs rollback {t}@s1")
         # By a writer that still has the device open.
-        t.sh("exec 9<>/dev/zvol/{t}; printf x >&9; zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code" % of.stream("s2", "s1"))
+        t.sh(NODE + "\nexec 9<>/dev/zvol/{t}; printf x >&9; zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code" % of.stream("s2", "s1"))
     same(vm("cat /root/code").out, "4\n", "a writer with the device open\n" + vm("cat /root/err").out)
 
 

@@ -94,7 +94,7 @@ impl Rbd {
         let shape = Shape { grain: described.grain.into(), size: to.size, overlap };
         let from = from.map(|from| from.name.clone());
         let extents = Extents::start(Search { image: image.clone(), from, layout, way, shape })?;
-        let window = Window::new(image, extents, options.jobs);
+        let window = Window::new(image, extents, options.jobs, header.is_whole());
         Ok(Rbd { header, image: described, window, opened, witness, note })
     }
 
