@@ -33,7 +33,7 @@ PARSER = argparse.ArgumentParser()
 PARSER.add_argument("--bin", default="target/release")
 PARSER.add_argument("--seed", type=int, default=int(time.time()))
 PARSER.add_argument("--full", action="store_true", help="the large counts")
-PARSER.add_argument("names", nargs="*")
+PARSER.add_argument("--only", metavar="NAME", action="append", help="this test; may be given again")
 ARGS = PARSER.parse_args()
 TOOL = os.path.join(ARGS.bin, "rbd-diff-stream")
 RNG = random.Random(ARGS.seed)
@@ -664,7 +664,7 @@ def main():
         rbd.RBD().pool_init(CLUSTER.open_ioctx(pool), True)
     failed, ran = [], 0
     for function in TESTS:
-        if ARGS.names and function.__name__ not in ARGS.names:
+        if ARGS.only and function.__name__ not in ARGS.only:
             continue
         start = time.time()
         ran += 1
