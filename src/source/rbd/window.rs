@@ -15,8 +15,8 @@ const BYTES_PER_JOB: usize = 192 << 10;
 /// Reads of a whole image are cut at multiples of this many bytes: it is mostly dense, and librados holds two copies of an
 /// answer (1 GiB of random data: at most 92 MiB in all, with 2 MiB reads 115 MiB, with 4 MiB 180 MiB).
 const WHOLE_CUT: u64 = wire::CUT;
-/// … and of an increment: fresh sparse objects are told of as a whole, so larger reads save the OSDs questions (at most
-/// 53 MiB in all).
+/// … and of an increment: fresh sparse objects are told of as a whole, so larger reads save the OSDs questions (200 MiB
+/// in scattered writes: at most 57 MiB in all).
 const INCREMENT_CUT: u64 = 2 * wire::CUT;
 /// What a buffer for small reads holds; 64 KiB is the usual unit of scattered writes at most.
 const SMALL: usize = 64 << 10;
