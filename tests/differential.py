@@ -13,7 +13,7 @@ import zlib
 
 from blake3 import blake3
 
-from reader import Reader, Refused, expand, stream_id
+from reader import Reader, Refused, expand, leaves, stream_id
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vectors")
 
@@ -26,7 +26,7 @@ def reseal(stream, renumber):
     out[20:24] = struct.pack("<I", zlib.crc32(out[:20]))
     chain, at, number = blake3(out[:24]), 24, 0
     while at + 32 <= len(out):
-        kind, _, length = struct.unpack_from("<HHI", out, at)
+        kind, _, length, _, offset = struct.unpack_from("<HHIQQ", out, at)
         if at + 32 + length > len(out):
             break
         p = slice(at + 32, at + 32 + length)
@@ -44,7 +44,7 @@ def reseal(stream, renumber):
         struct.pack_into("<I", out, at + 24, zlib.crc32(payload))
         struct.pack_into("<I", out, at + 28, zlib.crc32(out[at:at + 28]))
         if kind != 3:
-            chain.update(out[at:p.stop])
+            chain.update(out[at:p.start] + (leaves(offset, payload) if kind == 0x10 else payload))
         if kind in (1, 3):
             chain = blake3(chain.digest())
         at, number = p.stop, number + 1

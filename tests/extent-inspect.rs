@@ -37,7 +37,7 @@ zero              4096       4096 hole
 data             12288       4096
 end     data 8192 bytes in 2, zero 4096 bytes in 1
 reached 069b65384b0e542b82ed35078297fd5b
-digest  27b14177f5ab80f663220a87fefa06e4b588373d9764a24346406e050c2b3550
+digest  a8b32e60c6170161b9e96dfe3bad3b6953625348249a35d1d1bedc9bedf5f598
 ";
 
 const JSON: &str = r#"{"item":"header","stream":"52dee50df2b7891a0937959425fa1215","source":"d289f310fb7fa00d76b6959f363d2d08","from":"065e86712c8bce7048eec35abc1452e6","to":"069b65384b0e542b82ed35078297fd5b","names":["vm1","mon","tue"],"max_payload":1048576}
@@ -45,7 +45,7 @@ const JSON: &str = r#"{"item":"header","stream":"52dee50df2b7891a0937959425fa121
 {"item":"data","offset":0,"len":4096}
 {"item":"zero","offset":4096,"len":4096,"may_deallocate":true}
 {"item":"data","offset":12288,"len":4096}
-{"item":"end","to":"069b65384b0e542b82ed35078297fd5b","data_extents":2,"zero_extents":1,"data_bytes":8192,"zero_bytes":4096,"digest":"27b14177f5ab80f663220a87fefa06e4b588373d9764a24346406e050c2b3550"}
+{"item":"end","to":"069b65384b0e542b82ed35078297fd5b","data_extents":2,"zero_extents":1,"data_bytes":8192,"zero_bytes":4096,"digest":"a8b32e60c6170161b9e96dfe3bad3b6953625348249a35d1d1bedc9bedf5f598"}
 "#;
 
 #[test]

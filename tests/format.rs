@@ -6,10 +6,9 @@ mod vectors;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use siphon::flow::copy;
-use siphon::format::{Change, Damage, Digest, Header, Id, Image, Names, ReadError, Reader, Writer, wire};
+use siphon::format::{Change, Damage, Data, Digest, Header, Id, Image, Names, ReadError, Reader, Writer, wire};
 use siphon::sink::Memory;
 use siphon::source::Decoder;
 use siphon::state::{self, Class, ContentRoot, RbdImage};
@@ -55,7 +54,7 @@ fn write(header: &Header, image: &Image, changes: &[Change]) -> io::Result<Vec<u
 }
 
 fn data(offset: u64, bytes: &[u8]) -> Change {
-    Change::Data { offset, payload: Bytes::copy_from_slice(bytes) }
+    Change::Data(Data::new(offset, bytes.to_vec()))
 }
 
 fn zero(offset: u64, len: u64) -> Change {
@@ -169,8 +168,14 @@ fn content_roots_match_the_page() {
             .map(|(byte, count)| (vectors::hex(byte)[0], count.parse().unwrap()))
             .collect();
         let mut root = ContentRoot::new(runs.iter().map(|(_, count)| *count as u64).sum());
+        let mut at = 0;
         for (byte, count) in runs {
-            if byte == 0 { root.zeros(count as u64) } else { root.data(&vec![byte; count]) }
+            if byte == 0 {
+                root.zeros(count as u64)
+            } else {
+                root.data(&Data::new(at, vec![byte; count]))
+            }
+            at += count as u64;
         }
         assert_eq!(root.finish().to_string(), row[1], "{}", row[0]);
     }

@@ -5,8 +5,7 @@ mod vectors;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use siphon::format::{Change, Damage, Header, Image, Names, ReadError, Reader, Writer, wire};
+use siphon::format::{Change, Damage, Data, Header, Image, Names, ReadError, Reader, Writer, wire};
 use siphon::state::{self, RbdImage, StateList};
 
 fn page(name: &str) -> String {
@@ -56,6 +55,7 @@ fn limits_are_those_of_the_code() {
         ("LIMIT_GRAIN", wire::LIMIT_GRAIN.into()),
         ("DEFAULT_GRAIN", wire::DEFAULT_GRAIN.into()),
         ("LIMIT_IMAGE", wire::LIMIT_IMAGE),
+        ("BLOCK", wire::BLOCK as u64),
         ("CUT", wire::CUT),
         ("CHECKPOINT_PAYLOAD", wire::CHECKPOINT_PAYLOAD),
         ("CHECKPOINT_FRAMES", wire::CHECKPOINT_FRAMES),
@@ -176,7 +176,7 @@ fn the_worked_example_is_what_the_writer_writes() {
     let header = Header::new(state::rbd_source(image), Some(state::rbd_state(image, 4)), Some(state::rbd_state(image, 7)), names);
     let mut stream = Vec::new();
     let mut writer = Writer::begin(&mut stream, &header, &Image { grain: 16, old_size: 48, new_size: 40 }).unwrap();
-    writer.change(&Change::Data { offset: 0, payload: Bytes::from_static(b"Siphon moves it!") }).unwrap();
+    writer.change(&Change::Data(Data::new(0, b"Siphon moves it!".as_slice()))).unwrap();
     writer.change(&Change::Zero { offset: 16, len: 16, may_deallocate: true }).unwrap();
     writer.finish(header.to).unwrap();
     assert_eq!(told, stream);

@@ -11,7 +11,7 @@ use std::io::{BufReader, Read};
 use proptest::prelude::*;
 use siphon::filter::Normal;
 use siphon::flow::{Proof, Sink, copy};
-use siphon::format::{Change, Header, Image, ReadError, Reader};
+use siphon::format::{Change, Data, Header, Image, ReadError, Reader};
 use siphon::source::Decoder;
 use siphon::state::{Fault, StateList};
 
@@ -149,7 +149,7 @@ fn tiny_extents_under_a_large_bound_keep_no_large_buffers_alive() {
     let mut writer =
         siphon::format::Writer::begin(&mut stream, &header, &Image { grain: 1, old_size: 0, new_size: 4096 }).unwrap();
     for offset in 0..4096 {
-        writer.change(&Change::Data { offset, payload: vec![7].into() }).unwrap();
+        writer.change(&Change::Data(Data::new(offset, vec![7]))).unwrap();
     }
     writer.finish(None).unwrap();
     let (result, memory) = most(|| copy(&mut Decoder::open(stream.as_slice())?, Normal::new(Null)));

@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use loop_device::Loop;
 use siphon::filter::Normal;
 use siphon::flow::{Ending, Source, copy};
-use siphon::format::{Change, Header, Id, Image, Names};
+use siphon::format::{Change, Data, Header, Id, Image, Names};
 use siphon::sink::Encoder;
 use siphon::source::{ImageFile, ImageOptions};
 use siphon::state::{Fault, Receipt, State, StateList};
@@ -148,7 +147,7 @@ fn snapshots(from: u8, to: u8, sizes: (u64, u64), changes: Vec<Change>) -> Vec<u
 }
 
 fn data(offset: u64, len: usize, byte: u8) -> Change {
-    Change::Data { offset, payload: Bytes::from(vec![byte; len]) }
+    Change::Data(Data::new(offset, vec![byte; len]))
 }
 
 impl Source for Snapshots {
@@ -641,7 +640,7 @@ fn a_base_on_record_is_not_read_to_learn_its_state() {
 
 fn root_of(content: &[u8]) -> String {
     let mut root = siphon::state::ContentRoot::new(content.len() as u64);
-    root.data(content);
+    root.data(&Data::new(0, content.to_vec()));
     siphon::state::file_state(root.finish()).to_string()
 }
 

@@ -16,6 +16,7 @@ use loop_device::Loop;
 use proptest::prelude::*;
 use siphon::filter::Normal;
 use siphon::flow::{Source, copy};
+use siphon::format::Data;
 use siphon::sink::{Encoder, Memory};
 use siphon::source::{Decoder, ImageFile, ImageOptions};
 use siphon::state::{Class, ContentRoot, StateList, file_source, file_state};
@@ -49,7 +50,7 @@ fn sent(args: &[&str]) -> Vec<u8> {
 
 fn root_id(content: &[u8]) -> siphon::format::Id {
     let mut root = ContentRoot::new(content.len() as u64);
-    root.data(content);
+    root.data(&Data::new(0, content.to_vec()));
     file_state(root.finish())
 }
 

@@ -1,11 +1,10 @@
 //! The canonical form of extent-stream(5): the same content gives the same extents, however it came.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use siphon::filter::Normal;
 use siphon::flow::{Ending, Proof, Sink, Source, copy};
-use siphon::format::{Change, Header, Id, Image, Names, wire};
+use siphon::format::{Change, Data, Header, Id, Image, Names, wire};
 use siphon::sink::{Encoder, Memory};
 use siphon::source::Decoder;
 use siphon::state::Fault;
@@ -63,7 +62,7 @@ fn normal(source: &mut Given) -> Vec<Change> {
 }
 
 fn data(offset: u64, bytes: Vec<u8>) -> Change {
-    Change::Data { offset, payload: Bytes::from(bytes) }
+    Change::Data(Data::new(offset, bytes))
 }
 
 /// What a source may say: grains that are unchanged, zero, freed, data of zeros or data, each a run of some grains.
@@ -106,13 +105,12 @@ fn recut(changes: &[Change], cuts: &[usize]) -> Vec<Change> {
     let mut out = Vec::new();
     for change in changes {
         match change {
-            Change::Data { offset, payload } => {
-                let (mut offset, mut payload) = (*offset, payload.clone());
-                while !payload.is_empty() {
-                    let piece = payload.split_to((*cuts.next().unwrap()).min(payload.len()));
-                    let len = piece.len() as u64;
-                    out.push(Change::Data { offset, payload: piece });
-                    offset += len;
+            Change::Data(data) => {
+                let (mut at, len) = (0, data.bytes().len());
+                while at < len {
+                    let end = len.min(at + cuts.next().unwrap());
+                    out.push(Change::Data(data.slice(at..end)));
+                    at = end;
                 }
             }
             zero => out.push(zero.clone()),
@@ -160,8 +158,8 @@ proptest! {
             prop_assert!(pair[0].end() <= pair[1].offset(), "ascending");
             let touching = pair[0].end() == pair[1].offset();
             match (&pair[0], &pair[1]) {
-                (Change::Data { .. }, Change::Data { offset, .. }) =>
-                    prop_assert!(!touching || offset.is_multiple_of(wire::CUT), "touching DATA is one but for the cuts"),
+                (Change::Data(_), Change::Data(data)) =>
+                    prop_assert!(!touching || data.offset().is_multiple_of(wire::CUT), "touching DATA is one but for the cuts"),
                 (Change::Zero { may_deallocate: a, .. }, Change::Zero { may_deallocate: b, .. }) =>
                     prop_assert!(!touching || a != b, "touching ZERO is one"),
                 _ => {}
@@ -173,9 +171,10 @@ proptest! {
                     prop_assert!(!whole, "no ZERO in a whole stream");
                     prop_assert!(offset.is_multiple_of(GRAIN) && (len.is_multiple_of(GRAIN) || extent.end() == new_size));
                 }
-                Change::Data { offset, payload } => {
+                Change::Data(data) => {
+                    let offset = data.offset();
                     prop_assert!(offset / wire::CUT == (extent.end() - 1) / wire::CUT, "cut at 1 MiB");
-                    for (n, grain) in payload.chunks(GRAIN as usize).enumerate() {
+                    for (n, grain) in data.bytes().chunks(GRAIN as usize).enumerate() {
                         prop_assert!(grain.iter().any(|byte| *byte != 0), "grain {n} of DATA at {offset} is zeros");
                     }
                 }

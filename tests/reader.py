@@ -30,6 +30,12 @@ def stream_id(*parts):
     return blake3(b"".join(struct.pack("<I", len(p)) + p for p in parts)).digest()[:16]
 
 
+def leaves(offset, payload):
+    cuts = [0, *range(65536 - offset % 65536, len(payload), 65536), len(payload)]
+    pieces = [payload[a:b] for a, b in zip(cuts, cuts[1:]) if a < b]
+    return b"".join(blake3(p).digest() if any(p) else bytes(32) for p in pieces)
+
+
 class Reader:
     """Reads one stream; `changes` gives (offset, length, bytes or None for zeros), and ends only if all is right."""
 
@@ -56,16 +62,16 @@ class Reader:
         must(len(payload) == length, "truncated")
         must(pcrc == zlib.crc32(payload), "payload-crc")
         self.number += 1
-        return kind, flags, offset, payload, head + payload
+        return kind, flags, offset, payload, (head, payload)
 
     def link(self):
         link = self.chain.digest()
         self.chain, self.since_frames, self.since_bytes = blake3(link), 0, 0
         return link
 
-    def hash(self, frame):
-        self.chain.update(frame)
-        self.since_frames, self.since_bytes = self.since_frames + 1, self.since_bytes + len(frame) - 32
+    def hash(self, head, payload, stands_for=None):
+        self.chain.update(head + (payload if stands_for is None else stands_for))
+        self.since_frames, self.since_bytes = self.since_frames + 1, self.since_bytes + len(payload)
 
     def header(self):
         kind, flags, offset, p, raw = self.frame()
@@ -88,7 +94,7 @@ class Reader:
         must(source != NIL, "identity")
         must(not named & ~(compatible << 64 | incompatible), "value")
         must(stream == stream_id(source, self.frm, self.to, bytes(8)), "identity")
-        self.chain.update(raw)
+        self.chain.update(b"".join(raw))
         self.link()
         return bound
 
@@ -104,7 +110,7 @@ class Reader:
         must(self.frm != NIL or self.old == 0, "value")
         self.one_size(self.to)
         self.bound = bound
-        self.hash(raw)
+        self.hash(*raw)
 
     def one_size(self, to):
         must(self.frm == NIL or self.frm != to or self.old == self.new, "identity")
@@ -119,7 +125,7 @@ class Reader:
             must(kind not in (HEADER, OBJECT), "order")
             if kind not in (CHECKPOINT, END, DATA, ZERO):
                 must(kind & 0x8000, "unknown-frame")
-                self.hash(raw)
+                self.hash(*raw)
                 continue
             must(not flags & ~(kind == ZERO) and (kind in (DATA, ZERO) or not offset), "reserved")
             if kind == CHECKPOINT:
@@ -143,7 +149,7 @@ class Reader:
                 must(end <= self.new, "bounds")
                 must(offset >= floor, "overlap")
                 must(offset % self.grain == 0 and (end % self.grain == 0 or end == self.new), "alignment")
-                self.hash(raw)
+                self.hash(*raw, leaves(offset, p) if kind == DATA else None)
                 floor = end
                 if kind == DATA:
                     dn, db = dn + 1, db + length

@@ -3,10 +3,12 @@
 //! DATA is cut at multiples of 1 MiB and joined where it touches; runs of zeros that fill whole grains leave it; ZERO is
 //! joined without limit. A whole stream carries no ZERO, because there a gap says the same.
 
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::BytesMut;
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image, all_zero, wire};
+use crate::format::{Change, Data, Header, Image, all_zero, wire};
 use crate::state::Fault;
 
 /// Brings changes into canonical form on their way into a sink.
@@ -22,22 +24,18 @@ pub struct Normal<S> {
 }
 
 /// Touching data inside one window of 1 MiB.
-struct Window {
-    offset: u64,
-    data: Data,
-}
-
+///
 /// One piece, the common case, is not copied. Many small ones are, so that they do not keep many large buffers alive.
-enum Data {
-    One(Bytes),
-    Many(BytesMut),
+enum Window {
+    One(Data),
+    Many(u64, BytesMut),
 }
 
-impl Data {
-    fn len(&self) -> usize {
+impl Window {
+    fn end(&self) -> u64 {
         match self {
-            Data::One(piece) => piece.len(),
-            Data::Many(joined) => joined.len(),
+            Window::One(data) => data.offset() + data.bytes().len() as u64,
+            Window::Many(offset, joined) => offset + joined.len() as u64,
         }
     }
 }
@@ -56,48 +54,45 @@ impl<S: Sink> Normal<S> {
     }
 
     /// Takes data that lies inside one window.
-    fn piece(&mut self, offset: u64, piece: Bytes) -> Result<(), Fault> {
-        let touching =
-            self.window.take_if(|window| window.offset + window.data.len() as u64 == offset && !offset.is_multiple_of(wire::CUT));
-        let window = match touching {
-            Some(Window { offset, data }) => {
-                let mut joined = match data {
-                    Data::One(first) => BytesMut::from(first.as_ref()),
-                    Data::Many(joined) => joined,
-                };
-                joined.extend_from_slice(&piece);
-                Window { offset, data: Data::Many(joined) }
-            }
+    fn piece(&mut self, piece: Data) -> Result<(), Fault> {
+        let offset = piece.offset();
+        let touching = self.window.take_if(|window| window.end() == offset && !offset.is_multiple_of(wire::CUT));
+        let (offset, mut joined) = match touching {
+            Some(Window::One(first)) => (first.offset(), BytesMut::from(first.bytes().as_ref())),
+            Some(Window::Many(offset, joined)) => (offset, joined),
             None => {
                 self.close_window()?;
-                Window { offset, data: Data::One(piece) }
+                self.window = Some(Window::One(piece));
+                return Ok(());
             }
         };
-        self.window = Some(window);
+        joined.extend_from_slice(piece.bytes());
+        self.window = Some(Window::Many(offset, joined));
         Ok(())
     }
 
     /// Finds the zero runs in the window, and passes it on.
     fn close_window(&mut self) -> Result<(), Fault> {
-        let Some(Window { offset, data }) = self.window.take() else { return Ok(()) };
-        let payload = match data {
-            Data::One(piece) => piece,
-            Data::Many(joined) => joined.freeze(),
+        let data = match self.window.take() {
+            None => return Ok(()),
+            Some(Window::One(piece)) => piece,
+            Some(Window::Many(offset, joined)) => Data::new(offset, joined),
         };
+        let (offset, bytes) = (data.offset(), data.bytes());
         let mut start = 0;
         let mut zero = false;
         let mut at = 0;
-        while at < payload.len() {
-            let len = self.grain_at(offset + at as u64).min(payload.len() - at);
-            let is_zero = self.fills_grain(offset + at as u64, len) && all_zero(&payload[at..at + len]);
+        while at < bytes.len() {
+            let len = self.grain_at(offset + at as u64).min(bytes.len() - at);
+            let is_zero = self.fills_grain(offset + at as u64, len) && all_zero(&bytes[at..at + len]);
             if zero != is_zero && at > start {
-                self.run(offset, &payload, start..at, zero)?;
+                self.run(&data, start..at, zero)?;
                 start = at;
             }
             zero = is_zero;
             at += len;
         }
-        self.run(offset, &payload, start..at, zero)
+        self.run(&data, start..at, zero)
     }
 
     /// Bytes from `offset` to the next multiple of the grain.
@@ -111,13 +106,12 @@ impl<S: Sink> Normal<S> {
         offset.is_multiple_of(self.grain) && (len == self.grain || offset + len == self.size)
     }
 
-    fn run(&mut self, offset: u64, payload: &Bytes, range: std::ops::Range<usize>, zero: bool) -> Result<(), Fault> {
-        let (offset, len) = (offset + range.start as u64, range.len() as u64);
+    fn run(&mut self, data: &Data, range: Range<usize>, zero: bool) -> Result<(), Fault> {
         if zero {
-            return self.zero(offset, len, false);
+            return self.zero(data.offset() + range.start as u64, range.len() as u64, false);
         }
         self.close_zero()?;
-        self.inner.change(Change::Data { offset, payload: payload.slice(range) })
+        self.inner.change(Change::Data(data.slice(range)))
     }
 
     fn zero(&mut self, offset: u64, len: u64, may_deallocate: bool) -> Result<(), Fault> {
@@ -155,13 +149,13 @@ impl<S: Sink> Sink for Normal<S> {
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         match change {
-            Change::Data { mut offset, mut payload } => {
-                while !payload.is_empty() {
-                    let room = usize::try_from(wire::CUT - offset % wire::CUT).unwrap_or(usize::MAX);
-                    let now = payload.split_to(room.min(payload.len()));
-                    let len = now.len() as u64;
-                    self.piece(offset, now)?;
-                    offset += len;
+            Change::Data(data) => {
+                let mut at = 0;
+                while at < data.bytes().len() {
+                    let room = usize::try_from(wire::CUT - (data.offset() + at as u64) % wire::CUT).unwrap_or(usize::MAX);
+                    let end = data.bytes().len().min(at + room);
+                    self.piece(data.slice(at..end))?;
+                    at = end;
                 }
                 Ok(())
             }

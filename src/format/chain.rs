@@ -1,8 +1,11 @@
 //! The digest chain: d₀ = BLAKE3(preamble ‖ HEADER frame), dₙ = BLAKE3(dₙ₋₁ ‖ frames since the last CHECKPOINT).
 //!
+//! The payload of DATA is in it by its leaves, which the content root of an image is made of, too: so content is hashed
+//! once, whoever asks.
+//!
 //! A link stands alone, so a digest can go on after a break where no hasher's inner state could be kept.
 
-use super::{Digest, wire};
+use super::{Data, Digest, wire};
 
 /// The running chain, and what decides where its next CHECKPOINT stands.
 pub(super) struct Chain {
@@ -20,6 +23,13 @@ impl Chain {
     /// Hashes bytes in wire order.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
+    }
+
+    /// Hashes what stands for a DATA frame's payload.
+    pub fn leaves(&mut self, data: &Data) {
+        for piece in data.pieces() {
+            self.update(&piece.leaf().0);
+        }
     }
 
     /// Counts a whole frame towards the next CHECKPOINT.

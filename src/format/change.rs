@@ -1,6 +1,6 @@
 //! What an image stream says about content.
 
-use bytes::Bytes;
+use super::Data;
 
 /// One statement about the to-state of an image. Offsets and lengths are bytes.
 ///
@@ -9,12 +9,10 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// These bytes stand here.
-    Data {
-        /// Where the payload begins.
-        offset: u64,
+    Data(
         /// At least one byte, at most the stream's payload bound.
-        payload: Bytes,
-    },
+        Data,
+    ),
     /// This range reads as zero.
     Zero {
         /// Where the range begins.
@@ -30,7 +28,8 @@ impl Change {
     /// Where it begins.
     pub fn offset(&self) -> u64 {
         match self {
-            Change::Data { offset, .. } | Change::Zero { offset, .. } => *offset,
+            Change::Data(data) => data.offset(),
+            Change::Zero { offset, .. } => *offset,
         }
     }
 
@@ -38,7 +37,7 @@ impl Change {
     #[allow(clippy::len_without_is_empty, reason = "a change is never empty")]
     pub fn len(&self) -> u64 {
         match self {
-            Change::Data { payload, .. } => payload.len() as u64,
+            Change::Data(data) => data.bytes().len() as u64,
             Change::Zero { len, .. } => *len,
         }
     }

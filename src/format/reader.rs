@@ -11,7 +11,7 @@ use super::chain::Chain;
 use super::extents::Extents;
 use super::fields::Fields;
 use super::frame::FrameHeader;
-use super::{Change, Damage, DamagedStream, Header, Image, Pool, Totals, Trailer, wire};
+use super::{Change, Damage, DamagedStream, Data, Header, Image, Pool, Totals, Trailer, wire};
 
 /// Reading failed: the stream is damaged, or the system could not read.
 #[derive(Debug, thiserror::Error)]
@@ -144,8 +144,9 @@ impl<R: Read> Reader<R> {
 
     fn data(&mut self, frame: &FrameHeader, payload: Bytes) -> Result<Change, ReadError> {
         self.state.no_flags(frame, 0)?;
-        let change = Change::Data { offset: frame.offset, payload };
-        self.extent(change)
+        let data = Data::new(frame.offset, payload);
+        self.state.chain.leaves(&data);
+        self.extent(Change::Data(data))
     }
 
     fn zero(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Change, ReadError> {
@@ -225,7 +226,7 @@ impl State {
         Ok(())
     }
 
-    /// The next frame, with its check sums, number and length checked; counted and hashed.
+    /// The next frame, with its check sums, number and length checked; counted and hashed, but for the leaves of DATA.
     fn frame(&mut self, input: &mut impl Read) -> Result<(FrameHeader, Bytes), ReadError> {
         self.item = self.position;
         self.item_number = self.frames;
@@ -256,9 +257,11 @@ impl State {
             wire::kind::CHECKPOINT => {}
             // END's digest covers END's other fields, not itself and not what is computed from it.
             wire::kind::END => self.chain.update(payload.split_last_chunk::<32>().map(|(fields, _)| fields).unwrap_or_default()),
-            _ => {
+            kind => {
                 self.chain.update(&bytes);
-                self.chain.update(&payload);
+                if kind != wire::kind::DATA {
+                    self.chain.update(&payload);
+                }
                 self.chain.frame(frame.len);
             }
         }

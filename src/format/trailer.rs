@@ -20,7 +20,7 @@ impl Totals {
     /// Counts one more change. Extents of one stream do not overlap, so no sum passes 2^63.
     pub fn count(&mut self, change: &Change) {
         let (extents, bytes) = match change {
-            Change::Data { .. } => (&mut self.data_extents, &mut self.data_bytes),
+            Change::Data(_) => (&mut self.data_extents, &mut self.data_bytes),
             Change::Zero { .. } => (&mut self.zero_extents, &mut self.zero_bytes),
         };
         *extents = extents.saturating_add(1);

@@ -71,6 +71,9 @@ pub const CHECKPOINT_PAYLOAD: u64 = 64 << 20;
 /// … or with which the frames since the last one reach this.
 pub const CHECKPOINT_FRAMES: u64 = 1 << 16;
 
+/// What has a leaf of its own: a block of the image of 64 KiB.
+pub const BLOCK: usize = 64 << 10;
+
 /// DATA is cut where a multiple of this lies: 1 MiB.
 pub const CUT: u64 = 1 << 20;
 

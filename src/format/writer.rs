@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use super::chain::Chain;
 use super::extents::Extents;
 use super::frame::FrameHeader;
-use super::{Change, Damage, Digest, Header, Id, Image, Totals, Trailer, wire};
+use super::{Change, Damage, Data, Digest, Header, Id, Image, Totals, Trailer, wire};
 
 /// Writes one stream. Nothing but [`Writer::finish`] seals it.
 ///
@@ -33,6 +33,7 @@ impl<W: Write> Writer<W> {
         preamble.extend(wire::MAJOR.to_le_bytes());
         preamble.extend(wire::MINOR.to_le_bytes());
         preamble.extend(crc32fast::hash(&preamble).to_le_bytes());
+        writer.chain.update(&preamble);
         writer.put(&preamble, &[])?;
         writer.frame(wire::kind::HEADER, 0, 0, &payload)?;
         writer.chain.link();
@@ -43,15 +44,15 @@ impl<W: Write> Writer<W> {
 
     /// Writes one change, and the CHECKPOINT that may be due after it.
     pub fn change(&mut self, change: &Change) -> io::Result<()> {
-        if let Change::Data { payload, .. } = change
-            && payload.len() > self.header.max_payload as usize
+        if let Change::Data(data) = change
+            && data.bytes().len() > self.header.max_payload as usize
         {
-            return Err(refused((Damage::Length, format!("a payload of {} bytes is over the bound", payload.len()))));
+            return Err(refused((Damage::Length, format!("a payload of {} bytes is over the bound", data.bytes().len()))));
         }
         self.extents.admit(change).map_err(refused)?;
         self.totals.count(change);
         match change {
-            Change::Data { offset, payload } => self.frame(wire::kind::DATA, 0, *offset, payload)?,
+            Change::Data(data) => self.data(data)?,
             Change::Zero { offset, len, may_deallocate } => {
                 let flags = if *may_deallocate { wire::ZERO_MAY_DEALLOCATE } else { 0 };
                 self.frame(wire::kind::ZERO, flags, *offset, &len.to_le_bytes())?;
@@ -98,20 +99,31 @@ impl<W: Write> Writer<W> {
         written
     }
 
-    fn frame(&mut self, kind: u16, flags: u16, offset: u64, payload: &[u8]) -> io::Result<()> {
-        let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let payload_crc = crc32fast::hash(payload);
-        let header = FrameHeader { kind, flags, len, number: self.frames, offset, payload_crc };
-        self.put(&header.encode(), payload)?;
-        self.chain.frame(len);
-        self.frames = self.frames.saturating_add(1);
-        Ok(())
+    fn data(&mut self, data: &Data) -> io::Result<()> {
+        let head = self.head(wire::kind::DATA, 0, data.offset(), data.bytes())?;
+        self.chain.leaves(data);
+        self.put(&head, data.bytes())
     }
 
-    /// Writes and hashes two pieces as one.
+    fn frame(&mut self, kind: u16, flags: u16, offset: u64, payload: &[u8]) -> io::Result<()> {
+        let head = self.head(kind, flags, offset, payload)?;
+        self.chain.update(payload);
+        self.put(&head, payload)
+    }
+
+    /// The header of the next frame, counted and hashed.
+    fn head(&mut self, kind: u16, flags: u16, offset: u64, payload: &[u8]) -> io::Result<Vec<u8>> {
+        let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let payload_crc = crc32fast::hash(payload);
+        let head = FrameHeader { kind, flags, len, number: self.frames, offset, payload_crc }.encode();
+        self.chain.update(&head);
+        self.chain.frame(len);
+        self.frames = self.frames.saturating_add(1);
+        Ok(head)
+    }
+
+    /// Writes two pieces as one.
     fn put(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        self.chain.update(head);
-        self.chain.update(body);
         write_all_vectored(&mut self.output, head, body)?;
         self.written = self.written.saturating_add(head.len() as u64).saturating_add(body.len() as u64);
         Ok(())

@@ -104,7 +104,7 @@ impl<W: Write> Sink for Listing<W> {
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         let len = change.len();
         let item = match change {
-            Change::Data { offset, .. } => Item::Data { offset, len },
+            Change::Data(data) => Item::Data { offset: data.offset(), len },
             Change::Zero { offset, may_deallocate, .. } => Item::Zero { offset, len, may_deallocate },
         };
         self.item(&item).map_err(failed)

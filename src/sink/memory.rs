@@ -40,7 +40,7 @@ impl Sink for Memory {
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         let range = self.range(change.offset(), change.len())?;
         match change {
-            Change::Data { payload, .. } => range.copy_from_slice(&payload),
+            Change::Data(data) => range.copy_from_slice(data.bytes()),
             Change::Zero { .. } => range.fill(0),
         }
         Ok(())

@@ -122,7 +122,7 @@ impl Shared {
 
 fn apply(device: &Device, change: &Change) -> Result<(), Fault> {
     match change {
-        Change::Data { offset, payload } => device.write(*offset, payload),
+        Change::Data(data) => device.write(data.offset(), data.bytes()),
         Change::Zero { offset, len, .. } => device.zero(*offset, *len),
     }
 }

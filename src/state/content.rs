@@ -1,106 +1,82 @@
 //! The content root: one digest for what an image holds, whatever it lies on.
 
-use crate::format::{Digest, all_zero};
+use crate::format::wire::BLOCK;
+use crate::format::{Data, Digest, Leaf};
 
-/// Bytes of a block that is hashed on its own: 64 KiB (extent-stream(5), "CONTENT ROOT").
-const BLOCK: usize = 64 << 10;
-/// Bytes of a block's digest.
+/// Bytes of a leaf.
 const LEAF: usize = 32;
-/// Zeros to hash. A block of zeros has a leaf of zeros, so a hole of 2048 blocks costs one turn over these.
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
+/// Leaves of zeros to hash at once: a hole of 2048 blocks costs one turn over these.
+static ZERO_LEAVES: [u8; 2048 * LEAF] = [0; 2048 * LEAF];
 
-/// Computes a content root from an image's bytes in order.
-///
-/// The image is cut into blocks of 64 KiB, the last one as long as it is. A block's leaf is its BLAKE3, or 32 zero bytes
-/// when all its bytes are zero. The root is BLAKE3 over `siphon-content-1`, the size in bytes as a 64-bit little-endian
-/// integer, and all leaves.
+/// Computes a content root (extent-stream(5), "CONTENT ROOT") from an image's bytes in order.
 pub struct ContentRoot {
-    leaves: blake3::Hasher,
-    block: blake3::Hasher,
-    /// Bytes of the block that is being filled.
-    filled: usize,
-    /// No byte of that block was other than zero.
-    blank: bool,
+    root: blake3::Hasher,
+    /// The image's size in bytes.
+    size: u64,
+    /// The block that came in parts so far; shorter than a block.
+    block: Vec<u8>,
 }
 
 impl ContentRoot {
     /// The root of an image of `size` bytes, before its first byte.
     pub fn new(size: u64) -> ContentRoot {
-        let mut leaves = blake3::Hasher::new();
-        leaves.update(b"siphon-content-1");
-        leaves.update(&size.to_le_bytes());
-        ContentRoot { leaves, block: blake3::Hasher::new(), filled: 0, blank: true }
+        let mut root = blake3::Hasher::new();
+        root.update(b"siphon-content-1");
+        root.update(&size.to_le_bytes());
+        ContentRoot { root, size, block: Vec::new() }
     }
 
     /// The next bytes.
-    pub fn data(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
-            if self.blank && !all_zero(now) {
-                // Whatever came before in this block was zeros that were not hashed.
-                self.blank = false;
-                self.hash_zeros(self.filled);
+    pub fn data(&mut self, data: &Data) {
+        for piece in data.pieces() {
+            // A whole block's leaf is the one that the digest chain takes.
+            if piece.bytes.len() == BLOCK || piece.begins_block() && piece.end() == self.size {
+                self.root.update(&piece.leaf().0);
+            } else {
+                self.block.extend_from_slice(piece.bytes);
+                self.close_full_block();
             }
-            if !self.blank {
-                self.block.update(now);
-            }
-            self.fill(now.len());
-            bytes = rest;
         }
     }
 
     /// The next `len` bytes, all zero.
-    pub fn zeros(&mut self, mut len: u64) {
-        while len > 0 {
-            if self.filled == 0 && len >= BLOCK as u64 {
-                self.zero_leaves(len / BLOCK as u64);
-                len %= BLOCK as u64;
-                continue;
-            }
-            let now = usize::try_from(len).unwrap_or(BLOCK).min(BLOCK - self.filled);
-            if !self.blank {
-                self.hash_zeros(now);
-            }
-            self.fill(now);
-            len -= now as u64;
+    pub fn zeros(&mut self, len: u64) {
+        let room = if self.block.is_empty() { 0 } else { BLOCK - self.block.len() };
+        let first = usize::try_from(len).unwrap_or(usize::MAX).min(room);
+        self.zeros_in_block(first);
+        let rest = len - first as u64;
+        let mut leaves = rest / BLOCK as u64 * LEAF as u64;
+        while leaves > 0 {
+            let now = usize::try_from(leaves).unwrap_or(usize::MAX).min(ZERO_LEAVES.len());
+            self.root.update(&ZERO_LEAVES[..now]);
+            leaves -= now as u64;
         }
+        self.zeros_in_block(usize::try_from(rest % BLOCK as u64).unwrap_or(0));
     }
 
     /// The root, after the last byte.
     pub fn finish(mut self) -> Digest {
-        if self.filled > 0 {
+        if !self.block.is_empty() {
             self.close_block();
         }
-        Digest(*self.leaves.finalize().as_bytes())
+        Digest(*self.root.finalize().as_bytes())
     }
 
-    fn hash_zeros(&mut self, len: usize) {
-        self.block.update(&ZEROS[..len]);
+    /// Zeros that do not leave the block.
+    fn zeros_in_block(&mut self, len: usize) {
+        self.block.resize(self.block.len() + len, 0);
+        self.close_full_block();
     }
 
-    /// The leaves of whole blocks of zeros.
-    fn zero_leaves(&mut self, mut blocks: u64) {
-        while blocks > 0 {
-            let now = usize::try_from(blocks).unwrap_or(usize::MAX).min(ZEROS.len() / LEAF);
-            self.leaves.update(&ZEROS[..now * LEAF]);
-            blocks -= now as u64;
-        }
-    }
-
-    /// Counts bytes of the block, and closes it when it is full.
-    fn fill(&mut self, len: usize) {
-        self.filled += len;
-        if self.filled == BLOCK {
+    fn close_full_block(&mut self) {
+        if self.block.len() == BLOCK {
             self.close_block();
         }
     }
 
     fn close_block(&mut self) {
-        let leaf = if self.blank { [0; LEAF] } else { *self.block.finalize().as_bytes() };
-        self.leaves.update(&leaf);
-        self.block.reset();
-        self.filled = 0;
-        self.blank = true;
+        self.root.update(&Leaf::of(&self.block).0);
+        self.block.clear();
     }
 }
 
@@ -108,9 +84,11 @@ impl ContentRoot {
 mod tests {
     use super::*;
 
-    fn root(pieces: &[&[u8]], size: u64) -> Digest {
-        let mut root = ContentRoot::new(size);
-        pieces.iter().for_each(|piece| root.data(piece));
+    fn root(image: &[u8], step: usize) -> Digest {
+        let mut root = ContentRoot::new(image.len() as u64);
+        for (n, piece) in image.chunks(step).enumerate() {
+            root.data(&Data::new((n * step) as u64, piece.to_vec()));
+        }
         root.finish()
     }
 
@@ -120,24 +98,23 @@ mod tests {
         for at in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 77, 5 * BLOCK + 1233] {
             image[at] = 7;
         }
-        let size = image.len() as u64;
-        let whole = root(&[&image], size);
-        for step in [1000, 4096, BLOCK - 1, BLOCK + 1] {
-            assert_eq!(root(&image.chunks(step).collect::<Vec<_>>(), size), whole);
+        let whole = root(&image, image.len());
+        for step in [1000, 4096, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            assert_eq!(root(&image, step), whole, "pieces of {step}");
         }
-        let mut holes = ContentRoot::new(size);
+        let mut holes = ContentRoot::new(image.len() as u64);
         let mut at = 0;
         while at < image.len() {
             let zeros = image[at..].iter().take_while(|byte| **byte == 0).count();
             holes.zeros(zeros as u64);
             at += zeros;
             if at < image.len() {
-                holes.data(&image[at..=at]);
+                holes.data(&Data::new(at as u64, vec![image[at]]));
                 at += 1;
             }
         }
         assert_eq!(holes.finish(), whole);
         // Zeros have one leaf, however many they are: here nothing else tells the sizes apart.
-        assert_ne!(root(&[&[0; 10]], 10), root(&[&[0; 20]], 20), "the size counts");
+        assert_ne!(root(&[0; 10], 10), root(&[0; 20], 20), "the size counts");
     }
 }

@@ -38,6 +38,16 @@ def entry(word, bit, text, reserved=0):
     return bytes([word, bit, len(text), reserved]) + text
 
 
+def leaf(run):
+    return blake3(run).digest() if any(run) else bytes(32)
+
+
+def leaves(offset, payload):
+    first = 65536 - offset % 65536
+    runs = [payload[:first]] + [payload[at:at + 65536] for at in range(first, len(payload), 65536)]
+    return b"".join(leaf(run) for run in runs if run)
+
+
 class Stream:
     """Builds a stream frame by frame; every field can be bent, and every sum is right unless it is bent itself."""
 
@@ -53,14 +63,16 @@ class Stream:
         self.items.append([label, body])
         return self
 
-    def frame(self, kind, payload=b"", flags=0, offset=0, *, length=None, number=None, pcrc=None, hcrc=None, label=""):
+    def frame(self, kind, payload=b"", flags=0, offset=0, *, length=None, number=None, pcrc=None, hcrc=None, label="",
+              stands=None):
         number = self.number if number is None else number
         head = struct.pack("<HHIQQI", kind, flags, len(payload) if length is None else length, number, offset,
                            zlib.crc32(payload) if pcrc is None else pcrc)
         body = head + u32(zlib.crc32(head) if hcrc is None else hcrc) + payload
         self.items.append([f"{number} {NAMES.get(kind, hex(kind))}{label}", body])
         if kind not in (CHECKPOINT, END):
-            self.hash.update(body)
+            stands = (leaves(offset, payload) if kind == DATA else payload) if stands is None else stands
+            self.hash.update(body[:32] + stands)
         self.number += 1
         return self
 
@@ -257,6 +269,10 @@ def good():
     n = 65536
     ok("ok_checkpoint_after_65536_frames", "OBJECT and 65535 ZERO frames, a CHECKPOINT, one more",
        increment(2 * n, 2 * n, 1).zeros(n - 1, 0, 1, 2).checkpoint().zero(2 * n - 1, 1).end(), (255, 2 * n))
+    ok("ok_leaves_across_blocks", "DATA begins and ends inside of blocks of 64 KiB", whole(4 * 65536).data(61440, b"e" * 8192).data(131072 - 4096, b"f" * (65536 + 8192)).end())
+    ok("ok_leaves_of_blocks", "blocks of 64 KiB, whole and in part", whole(4 * 65536).data(0, b"g" * 65536 + b"h" * 4096).data(131072, b"i" * 131072).end())
+    ok("ok_leaves_of_zeros", "DATA of zeros is not canonical; its leaf is zeros", whole(4 * 65536).data(0, bytes(65536) + A).data(131072, bytes(4096)).end())
+    ok("ok_leaf_of_a_byte", "with a grain of 1", Stream().header().object(65538, grain=1).data(65535, b"xy").data(65537, b"\0").end())
     ok("ok_checkpoint_before_end", "due behind the last extent", increment(2 * n, 2 * n, 1).zeros(n - 1, 0, 1, 2).checkpoint().end(), (255, 2 * n))
     ok("ok_checkpoint_not_yet_due", "one frame fewer needs none", increment(2 * n, 2 * n, 1).zeros(n - 2, 0, 1, 2).end(), (255, 2 * n))
     ok("ok_two_checkpoints", "the second counts from the first, and OBJECT only to the first",
@@ -517,6 +533,16 @@ def seals():
 
     def dg(name, comment, stream):
         vector("digest", f"digest_{name}", comment, stream)
+    edge, two = b"e" * 8192, b"t" * 65536 + b"u" * 65536
+
+    def spread():
+        return whole(4 * 65536)
+    dg("of_payload", "the bytes of DATA instead of their leaves", spread().data(0, A, stands=A).end())
+    dg("of_one_leaf", "a payload of two blocks, uncut", spread().data(0, two, stands=blake3(two).digest()).end())
+    dg("of_leaves_from_extent", "cut from where the extent begins, not the image", spread().data(61440, edge, stands=leaves(0, edge)).end())
+    dg("of_leaves_with_zeros_hashed", "zeros have a leaf of zeros", spread().data(0, bytes(4096), stands=blake3(bytes(4096)).digest()).end())
+    dg("of_leaves_without_zeros", "zeros have a leaf", spread().data(0, bytes(65536) + A, stands=leaves(0, A)).end())
+    dg("of_leaves_with_rest_of_block", "a piece's leaf is not that of its block", spread().data(0, A, stands=leaf(A + bytes(61440))).end())
     dg("zero", "0 does not mean: none", whole().data(0, A).end(digest=bytes(32)))
     s = whole().data(0, A)
     dg("of_all_bytes", "one hash over all instead of the chain", s.end(digest=blake3(b"".join(b for _, b in s.items)).digest()))
@@ -586,8 +612,7 @@ def identities():
 
 def content_root(image):
     blocks = [image[at:at + 65536] for at in range(0, len(image), 65536)]
-    leaves = b"".join(blake3(b).digest() if any(b) else bytes(32) for b in blocks)
-    return blake3(b"siphon-content-1" + u64(len(image)) + leaves).hexdigest()
+    return blake3(b"siphon-content-1" + u64(len(image)) + b"".join(map(leaf, blocks))).hexdigest()
 
 
 def content_roots():

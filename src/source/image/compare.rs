@@ -1,8 +1,6 @@
 //! A part of two images, and where they differ.
 
-use bytes::Bytes;
-
-use crate::format::{Change, all_zero, wire};
+use crate::format::{Change, Data, all_zero, wire};
 
 /// What both sides hold in the range, compared grain by grain.
 ///
@@ -11,9 +9,9 @@ pub(super) struct Window {
     offset: u64,
     len: usize,
     /// `None`: a hole.
-    new: Option<Bytes>,
+    new: Option<Data>,
     /// `None`: reads as zero.
-    old: Option<Bytes>,
+    old: Option<Data>,
     /// There is nothing to compare with: all of it is said.
     whole: bool,
     /// Everything before this was compared.
@@ -22,7 +20,7 @@ pub(super) struct Window {
 
 impl Window {
     /// A range that begins at a multiple of the grain; `increment`: only what differs is said.
-    pub fn new(offset: u64, len: usize, new: Option<Bytes>, old: Option<Bytes>, increment: bool) -> Window {
+    pub fn new(offset: u64, len: usize, new: Option<Data>, old: Option<Data>, increment: bool) -> Window {
         Window { offset, len, new, old, whole: !increment, at: 0 }
     }
 
@@ -40,7 +38,7 @@ impl Window {
             return None;
         }
         Some(match &self.new {
-            Some(bytes) => Change::Data { offset, payload: bytes.slice(start..self.at) },
+            Some(data) => Change::Data(data.slice(start..self.at)),
             None => Change::Zero { offset, len: (self.at - start) as u64, may_deallocate: true },
         })
     }
@@ -54,8 +52,8 @@ impl Window {
         let range = at..self.next_grain(at);
         match (&self.new, &self.old) {
             _ if self.whole => true,
-            (Some(new), Some(old)) => new[range.clone()] != old[range],
-            (Some(one), None) | (None, Some(one)) => !all_zero(&one[range]),
+            (Some(new), Some(old)) => new.bytes()[range.clone()] != old.bytes()[range],
+            (Some(one), None) | (None, Some(one)) => !all_zero(&one.bytes()[range]),
             (None, None) => false,
         }
     }

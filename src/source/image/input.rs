@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
-use crate::format::{Buffer, Pool, wire};
+use crate::format::{Data, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
 use crate::host::record::{Record, RecordFile};
@@ -110,7 +110,7 @@ impl Input {
     }
 
     /// Reads `len` bytes from `offset`. What lies behind the end is zero.
-    pub fn read(&self, pool: &Pool, offset: u64, len: usize) -> Result<Buffer, Fault> {
+    pub fn read(&self, pool: &Pool, offset: u64, len: usize) -> Result<Data, Fault> {
         let mut buffer = pool.take(len);
         let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(len);
         let mut filled = 0;
@@ -124,7 +124,7 @@ impl Input {
             }
         }
         buffer[filled..].fill(0);
-        Ok(buffer)
+        Ok(Data::new(offset, buffer.freeze()))
     }
 
     /// Looks once more whether the image and its name are what they were. One that is live may have changed.
@@ -151,7 +151,7 @@ impl Input {
 
     /// It begins as a qcow2 file does.
     pub fn is_qcow2(&self) -> Result<bool, Fault> {
-        Ok(self.read(&Pool::new(4), 0, 4)?.as_ref() == b"QFI\xfb")
+        Ok(self.read(&Pool::new(4), 0, 4)?.bytes().as_ref() == b"QFI\xfb")
     }
 
     fn changed(&self, how: &str) -> Fault {

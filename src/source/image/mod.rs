@@ -96,14 +96,14 @@ impl ImageFile {
             self.at += len as u64;
             let new = match new.hole {
                 true => None,
-                false => Some(self.new.read(&self.pool, offset, len)?.freeze()),
+                false => Some(self.new.read(&self.pool, offset, len)?),
             };
             match &new {
-                Some(bytes) => self.root.data(bytes),
+                Some(data) => self.root.data(data),
                 None => self.root.zeros(len as u64),
             }
             let old = match &self.base {
-                Some(base) if !old_reads_zero => Some(base.read(&self.pool, offset, len)?.freeze()),
+                Some(base) if !old_reads_zero => Some(base.read(&self.pool, offset, len)?),
                 _ => None,
             };
             return Ok(Some(Window::new(offset, len, new, old, self.base.is_some())));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::extents::{Extents, Next};
 use super::shape::Extent;
-use crate::format::{Change, Pool, wire};
+use crate::format::{Change, Data, Pool, wire};
 use crate::host::ceph::{Image, Reading};
 use crate::state::Fault;
 
@@ -70,7 +70,7 @@ impl Window {
             }
             Some(Piece::Read(offset, reading)) => {
                 self.bytes = self.bytes.saturating_sub(reading.size());
-                Ok(Some(Change::Data { offset, payload: reading.wait()?.freeze() }))
+                Ok(Some(Change::Data(Data::new(offset, reading.wait()?.freeze()))))
             }
         }
     }
