@@ -1,4 +1,6 @@
-//! The content root: one digest for what an image holds, whatever it lies on.
+//! What an image holds, whatever it lies on: its blocks in order, and the content root over their leaves.
+
+use std::convert::Infallible;
 
 use crate::format::wire::BLOCK;
 use crate::format::{Data, Digest, Leaf};
@@ -8,75 +10,153 @@ const LEAF: usize = 32;
 /// Leaves of zeros to hash at once: a hole of 2048 blocks costs one turn over these.
 static ZERO_LEAVES: [u8; 2048 * LEAF] = [0; 2048 * LEAF];
 
-/// Computes a content root (extent-stream(5), "CONTENT ROOT") from an image's bytes in order.
-pub struct ContentRoot {
-    root: blake3::Hasher,
+/// The next of an image's blocks of 64 KiB; the last one may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub enum Block<'a> {
+    /// So many blocks of zeros.
+    Zeros(u64),
+    /// One block that holds other bytes, too.
+    Full {
+        /// Its leaf.
+        leaf: Leaf,
+        /// What it holds.
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Block<'a> {
+    fn new(leaf: Leaf, bytes: &'a [u8]) -> Block<'a> {
+        if leaf == Leaf::ZERO { Block::Zeros(1) } else { Block::Full { leaf, bytes } }
+    }
+}
+
+/// Cuts an image's content, said in order in whatever pieces, into its blocks.
+pub struct Blocks {
     /// The image's size in bytes.
     size: u64,
     /// The block that came in parts so far; shorter than a block.
-    block: Vec<u8>,
+    part: Vec<u8>,
+}
+
+impl Blocks {
+    /// The blocks of an image of `size` bytes.
+    pub fn new(size: u64) -> Blocks {
+        Blocks { size, part: Vec::new() }
+    }
+
+    /// The next bytes.
+    pub fn data<E>(&mut self, data: &Data, each: &mut impl FnMut(Block<'_>) -> Result<(), E>) -> Result<(), E> {
+        for piece in data.pieces() {
+            // A whole block's leaf is the one that the digest chain takes.
+            if piece.bytes.len() == BLOCK || piece.begins_block() && piece.end() == self.size {
+                each(Block::new(piece.leaf(), piece.bytes))?;
+            } else {
+                self.part.extend_from_slice(piece.bytes);
+                self.close_full(each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next `len` bytes, all zero.
+    pub fn zeros<E>(&mut self, len: u64, each: &mut impl FnMut(Block<'_>) -> Result<(), E>) -> Result<(), E> {
+        let room = if self.part.is_empty() { 0 } else { BLOCK - self.part.len() };
+        let first = usize::try_from(len).unwrap_or(usize::MAX).min(room);
+        self.part.resize(self.part.len() + first, 0);
+        self.close_full(each)?;
+        let rest = len - first as u64;
+        if rest >= BLOCK as u64 {
+            each(Block::Zeros(rest / BLOCK as u64))?;
+        }
+        self.part.resize(self.part.len() + usize::try_from(rest % BLOCK as u64).unwrap_or(0), 0);
+        Ok(())
+    }
+
+    /// After the last byte.
+    pub fn finish<E>(mut self, each: &mut impl FnMut(Block<'_>) -> Result<(), E>) -> Result<(), E> {
+        if self.part.is_empty() { Ok(()) } else { self.close(each) }
+    }
+
+    fn close_full<E>(&mut self, each: &mut impl FnMut(Block<'_>) -> Result<(), E>) -> Result<(), E> {
+        if self.part.len() == BLOCK { self.close(each) } else { Ok(()) }
+    }
+
+    fn close<E>(&mut self, each: &mut impl FnMut(Block<'_>) -> Result<(), E>) -> Result<(), E> {
+        each(Block::new(Leaf::of(&self.part), &self.part))?;
+        self.part.clear();
+        Ok(())
+    }
+}
+
+/// The content root (extent-stream(5), "CONTENT ROOT") from an image's blocks in order.
+pub struct RootHasher(blake3::Hasher);
+
+impl RootHasher {
+    /// The root of an image of `size` bytes, before its first block.
+    pub fn new(size: u64) -> RootHasher {
+        let mut root = blake3::Hasher::new();
+        root.update(b"siphon-content-1");
+        root.update(&size.to_le_bytes());
+        RootHasher(root)
+    }
+
+    /// The next block, or blocks of zeros.
+    pub fn block(&mut self, block: &Block<'_>) {
+        match *block {
+            Block::Full { leaf, .. } => _ = self.0.update(&leaf.0),
+            Block::Zeros(count) => {
+                let mut left = count.saturating_mul(LEAF as u64);
+                while left > 0 {
+                    let now = usize::try_from(left).unwrap_or(usize::MAX).min(ZERO_LEAVES.len());
+                    self.0.update(&ZERO_LEAVES[..now]);
+                    left -= now as u64;
+                }
+            }
+        }
+    }
+
+    /// The root, after the last block.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+/// Computes a content root from an image's bytes in order.
+pub struct ContentRoot {
+    blocks: Blocks,
+    root: RootHasher,
 }
 
 impl ContentRoot {
     /// The root of an image of `size` bytes, before its first byte.
     pub fn new(size: u64) -> ContentRoot {
-        let mut root = blake3::Hasher::new();
-        root.update(b"siphon-content-1");
-        root.update(&size.to_le_bytes());
-        ContentRoot { root, size, block: Vec::new() }
+        ContentRoot { blocks: Blocks::new(size), root: RootHasher::new(size) }
     }
 
     /// The next bytes.
     pub fn data(&mut self, data: &Data) {
-        for piece in data.pieces() {
-            // A whole block's leaf is the one that the digest chain takes.
-            if piece.bytes.len() == BLOCK || piece.begins_block() && piece.end() == self.size {
-                self.root.update(&piece.leaf().0);
-            } else {
-                self.block.extend_from_slice(piece.bytes);
-                self.close_full_block();
-            }
-        }
+        let ContentRoot { blocks, root } = self;
+        let Ok(()) = blocks.data(data, &mut infallible(root));
     }
 
     /// The next `len` bytes, all zero.
     pub fn zeros(&mut self, len: u64) {
-        let room = if self.block.is_empty() { 0 } else { BLOCK - self.block.len() };
-        let first = usize::try_from(len).unwrap_or(usize::MAX).min(room);
-        self.zeros_in_block(first);
-        let rest = len - first as u64;
-        let mut leaves = rest / BLOCK as u64 * LEAF as u64;
-        while leaves > 0 {
-            let now = usize::try_from(leaves).unwrap_or(usize::MAX).min(ZERO_LEAVES.len());
-            self.root.update(&ZERO_LEAVES[..now]);
-            leaves -= now as u64;
-        }
-        self.zeros_in_block(usize::try_from(rest % BLOCK as u64).unwrap_or(0));
+        let ContentRoot { blocks, root } = self;
+        let Ok(()) = blocks.zeros(len, &mut infallible(root));
     }
 
     /// The root, after the last byte.
-    pub fn finish(mut self) -> Digest {
-        if !self.block.is_empty() {
-            self.close_block();
-        }
-        Digest(*self.root.finalize().as_bytes())
+    pub fn finish(self) -> Digest {
+        let ContentRoot { blocks, mut root } = self;
+        let Ok(()) = blocks.finish(&mut infallible(&mut root));
+        root.finish()
     }
+}
 
-    /// Zeros that do not leave the block.
-    fn zeros_in_block(&mut self, len: usize) {
-        self.block.resize(self.block.len() + len, 0);
-        self.close_full_block();
-    }
-
-    fn close_full_block(&mut self) {
-        if self.block.len() == BLOCK {
-            self.close_block();
-        }
-    }
-
-    fn close_block(&mut self) {
-        self.root.update(&Leaf::of(&self.block).0);
-        self.block.clear();
+fn infallible(root: &mut RootHasher) -> impl FnMut(Block<'_>) -> Result<(), Infallible> {
+    |block| {
+        root.block(&block);
+        Ok(())
     }
 }
 

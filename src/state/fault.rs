@@ -12,6 +12,8 @@ pub enum Class {
     Stream(Damage),
     /// A state list, receipt or record is damaged or incomplete (exit 3).
     List,
+    /// A manifest is damaged or incomplete (exit 3).
+    Manifest,
     /// The system or another program failed (exit 1).
     Io,
     /// No room on the target (exit 1).
@@ -64,6 +66,7 @@ impl Class {
         match self {
             Class::Stream(damage) => damage.word(),
             Class::List => "list",
+            Class::Manifest => "manifest",
             Class::Io => "io",
             Class::NoSpace => "no-space",
             Class::Permission => "permission",
@@ -94,7 +97,7 @@ impl Class {
         match self {
             Class::Io | Class::NoSpace | Class::Permission | Class::Pipe => 1,
             Class::Usage => 2,
-            Class::Stream(_) | Class::List => 3,
+            Class::Stream(_) | Class::List | Class::Manifest => 3,
             Class::WrongBase
             | Class::HasStates
             | Class::NoCommon

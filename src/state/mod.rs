@@ -8,18 +8,22 @@ mod content;
 mod fault;
 mod identity;
 mod list;
+mod manifest;
 mod mark;
 mod receipt;
 mod standing;
 
 pub use common::common;
-pub use content::ContentRoot;
+pub use content::{Block, Blocks, ContentRoot, RootHasher};
 pub use fault::{Class, Fault};
 pub use identity::{
     RbdImage, ZfsGuid, file_source, file_state, lvm_source, lvm_state, rbd_source, rbd_state, zfs_source, zfs_state,
 };
 pub(crate) use list::escape;
 pub use list::{State, StateList};
+pub use manifest::{
+    BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter, grain_digest,
+};
 pub use mark::{Mark, Run, escape_zfs_name};
 pub use receipt::Receipt;
 pub use standing::{Act, Head, Held, NextStream, Overrides, Plan, Standing, Unfinished, decide};
