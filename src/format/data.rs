@@ -82,6 +82,11 @@ impl Data {
         &self.bytes
     }
 
+    /// Computes all leaves: on another thread than the one that will ask for them.
+    pub fn hash(&self) {
+        self.pieces().for_each(|piece| _ = piece.leaf());
+    }
+
     /// A part, without copying. `range` must lie inside.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Data {

@@ -1,8 +1,61 @@
-//! A part of two images, and where they differ.
+//! Two images side by side, and where they differ.
 
-use crate::format::{Change, Data, all_zero, wire};
+use super::chunk;
+use super::input::Input;
+use crate::format::{Change, Data, Pool, all_zero, wire};
+use crate::state::{ContentRoot, Fault};
 
-/// What both sides hold in the range, compared grain by grain.
+/// An image and the base that it is compared with.
+pub(super) struct Pair {
+    pub new: Input,
+    pub base: Input,
+    pub pool: Pool,
+    /// Everything before this offset was looked at.
+    pub at: u64,
+    /// What was read and may hold more changes.
+    pub window: Option<Window>,
+}
+
+impl Pair {
+    /// The next difference; `None` at the end. All of the new image goes into `root`.
+    pub fn change(&mut self, root: &mut ContentRoot) -> Result<Option<Change>, Fault> {
+        loop {
+            if let Some(change) = self.window.as_mut().and_then(Window::change) {
+                return Ok(Some(change));
+            }
+            self.window = self.next_window(root)?;
+            if self.window.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Goes on to the next part that may hold differences.
+    fn next_window(&mut self, root: &mut ContentRoot) -> Result<Option<Window>, Fault> {
+        let size = self.new.size();
+        while self.at < size {
+            let (new, old) = (self.new.piece(self.at)?, self.base.piece(self.at)?);
+            let end = old.end.min(new.end).min(size);
+            if new.hole && old.hole {
+                root.zeros(end - self.at);
+                self.at = end;
+                continue;
+            }
+            let (offset, len) = (self.at, chunk(self.at, end));
+            self.at += len as u64;
+            let read = |input: &Input, hole| if hole { Ok(None) } else { input.read(&self.pool, offset, len).map(Some) };
+            let window = Window { offset, len, new: read(&self.new, new.hole)?, old: read(&self.base, old.hole)?, at: 0 };
+            match &window.new {
+                Some(data) => root.data(data),
+                None => root.zeros(len as u64),
+            }
+            return Ok(Some(window));
+        }
+        Ok(None)
+    }
+}
+
+/// What both sides hold in a range that begins at a multiple of the grain, compared grain by grain.
 ///
 /// Zeros inside of what differs are found downstream, by [`crate::filter::Normal`].
 pub(super) struct Window {
@@ -12,20 +65,13 @@ pub(super) struct Window {
     new: Option<Data>,
     /// `None`: reads as zero.
     old: Option<Data>,
-    /// There is nothing to compare with: all of it is said.
-    whole: bool,
     /// Everything before this was compared.
     at: usize,
 }
 
 impl Window {
-    /// A range that begins at a multiple of the grain; `increment`: only what differs is said.
-    pub fn new(offset: u64, len: usize, new: Option<Data>, old: Option<Data>, increment: bool) -> Window {
-        Window { offset, len, new, old, whole: !increment, at: 0 }
-    }
-
     /// The next run of grains that differ.
-    pub fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<Change> {
         while self.at < self.len && !self.differs(self.at) {
             self.at = self.next_grain(self.at);
         }
@@ -45,13 +91,12 @@ impl Window {
 
     fn next_grain(&self, at: usize) -> usize {
         const GRAIN: usize = wire::DEFAULT_GRAIN as usize;
-        if self.whole { self.len } else { (at + GRAIN).min(self.len) }
+        (at + GRAIN).min(self.len)
     }
 
     fn differs(&self, at: usize) -> bool {
         let range = at..self.next_grain(at);
         match (&self.new, &self.old) {
-            _ if self.whole => true,
             (Some(new), Some(old)) => new.bytes()[range.clone()] != old.bytes()[range],
             (Some(one), None) | (None, Some(one)) => !all_zero(&one.bytes()[range]),
             (None, None) => false,

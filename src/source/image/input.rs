@@ -4,6 +4,7 @@ use std::fs::{File, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
@@ -28,12 +29,17 @@ pub(super) struct Access {
 
 /// An open image.
 pub(super) struct Input {
+    content: Arc<Content>,
+    seen: Seen,
+    holes: Holes,
+}
+
+/// What can be read of an image, from any thread.
+pub(super) struct Content {
     file: File,
     path: PathBuf,
     size: u64,
     live: bool,
-    seen: Seen,
-    holes: Holes,
 }
 
 impl Input {
@@ -64,22 +70,28 @@ impl Input {
         // Only a hint; a file system without it reads as well.
         let _ = fadvise(&file, 0, None, Advice::Sequential);
         let holes = Holes::new(trusted, size, wire::DEFAULT_GRAIN.into());
-        Ok(Input { file, path: path.to_owned(), size, live: access.live, seen, holes })
+        let content = Content { file, path: path.to_owned(), size, live: access.live };
+        Ok(Input { content: Arc::new(content), seen, holes })
     }
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.content.size
     }
 
     /// As it was given.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.content.path
+    }
+
+    /// What can be read, for other threads.
+    pub fn content(&self) -> Arc<Content> {
+        Arc::clone(&self.content)
     }
 
     /// What image-apply wrote down of this very file; nothing, where that cannot be read.
     pub fn record(&self) -> Option<Record> {
-        let record = RecordFile::beside(&self.path.canonicalize().ok()?).read().ok()??;
+        let record = RecordFile::beside(&self.path().canonicalize().ok()?).read().ok()??;
         matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
             .then_some(record)
     }
@@ -91,24 +103,58 @@ impl Input {
 
     /// It may change while it is read.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.content.live
     }
 
     /// When its content was last changed, in seconds since 1970.
     pub fn modified(&self) -> Result<i64, Fault> {
-        Ok(self.file.metadata().map_err(|error| self.failed("looking at", &error))?.mtime())
+        Ok(self.content.metadata()?.mtime())
     }
 
     /// The piece from `offset` on. It ends at a multiple of the grain, perhaps behind the image's end, where all is zero.
     pub fn piece(&mut self, offset: u64) -> Result<Piece, Fault> {
-        if offset >= self.size {
+        if offset >= self.size() {
             return Ok(Piece { end: u64::MAX, hole: true });
         }
-        let piece = self.holes.at(&self.file, offset);
-        let piece = piece.map_err(|error| self.failed("looking for holes of", &error))?;
+        let piece = self.holes.at(&self.content.file, offset);
+        let piece = piece.map_err(|error| self.content.failed("looking for holes of", &error))?;
         Ok(Piece { end: piece.end.next_multiple_of(wire::DEFAULT_GRAIN.into()), ..piece })
     }
 
+    /// [`Content::read`].
+    pub fn read(&self, pool: &Pool, offset: u64, len: usize) -> Result<Data, Fault> {
+        self.content.read(pool, offset, len)
+    }
+
+    /// Looks once more whether the image and its name are what they were. One that is live may have changed.
+    pub fn unchanged(&self) -> Result<(), Fault> {
+        let content = &self.content;
+        if content.live {
+            return Ok(());
+        }
+        if look(&content.metadata()?) != self.seen {
+            return Err(content.changed("was written to"));
+        }
+        if seek(&content.file, SeekFrom::End(0)).map_err(|error| content.failed("looking at", &error.into()))? != content.size {
+            return Err(content.changed("changed its size"));
+        }
+        match content.path.metadata() {
+            Ok(named) if look(&named) == self.seen => Ok(()),
+            Ok(_) => Err(content.changed("was replaced")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Fault::new(Class::Vanished, format!("{} was removed while it was read", content.path.display())))
+            }
+            Err(error) => Err(content.failed("looking at", &error)),
+        }
+    }
+
+    /// It begins as a qcow2 file does.
+    pub fn is_qcow2(&self) -> Result<bool, Fault> {
+        Ok(self.read(&Pool::new(4), 0, 4)?.bytes().as_ref() == b"QFI\xfb")
+    }
+}
+
+impl Content {
     /// Reads `len` bytes from `offset`. What lies behind the end is zero.
     pub fn read(&self, pool: &Pool, offset: u64, len: usize) -> Result<Data, Fault> {
         let mut buffer = pool.take(len);
@@ -127,31 +173,8 @@ impl Input {
         Ok(Data::new(offset, buffer.freeze()))
     }
 
-    /// Looks once more whether the image and its name are what they were. One that is live may have changed.
-    pub fn unchanged(&self) -> Result<(), Fault> {
-        if self.live {
-            return Ok(());
-        }
-        let open = self.file.metadata().map_err(|error| self.failed("looking at", &error))?;
-        if look(&open) != self.seen {
-            return Err(self.changed("was written to"));
-        }
-        if seek(&self.file, SeekFrom::End(0)).map_err(|error| self.failed("looking at", &error.into()))? != self.size {
-            return Err(self.changed("changed its size"));
-        }
-        match self.path.metadata() {
-            Ok(named) if look(&named) == self.seen => Ok(()),
-            Ok(_) => Err(self.changed("was replaced")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Fault::new(Class::Vanished, format!("{} was removed while it was read", self.path.display())))
-            }
-            Err(error) => Err(self.failed("looking at", &error)),
-        }
-    }
-
-    /// It begins as a qcow2 file does.
-    pub fn is_qcow2(&self) -> Result<bool, Fault> {
-        Ok(self.read(&Pool::new(4), 0, 4)?.bytes().as_ref() == b"QFI\xfb")
+    fn metadata(&self) -> Result<Metadata, Fault> {
+        self.file.metadata().map_err(|error| self.failed("looking at", &error))
     }
 
     fn changed(&self, how: &str) -> Fault {

@@ -1,12 +1,16 @@
 //! A raw image file or block device: whole, or what differs from a base image.
 
+mod ahead;
 mod compare;
 mod input;
 
+use std::num::NonZero;
 use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use self::compare::Window;
+use self::ahead::{InOrder, Part};
+use self::compare::Pair;
 use self::input::{Access, Input};
 use crate::flow::{Ending, Source};
 use crate::format::{Change, Digest, Header, Id, Image, Names, Pool, wire};
@@ -14,6 +18,8 @@ use crate::state::{Class, ContentRoot, Fault, State, file_source, file_state};
 
 /// Bytes read at once, cut at multiples of it: what one DATA extent holds at most.
 const CHUNK: usize = 1 << 20;
+/// Threads that read and hash a whole image while it is sent: the rest of the work does not keep more than one busy.
+const SENDING_THREADS: usize = 1;
 
 /// What may be taken for granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,14 +36,13 @@ pub struct ImageOptions {
 pub struct ImageFile {
     header: Header,
     image: Image,
-    new: Input,
-    base: Option<Input>,
-    pool: Pool,
-    /// Everything before this offset was looked at.
-    at: u64,
-    /// What was read and compared and may hold more changes.
-    window: Option<Window>,
+    reading: Reading,
     root: ContentRoot,
+}
+
+enum Reading {
+    Whole(InOrder),
+    Since(Box<Pair>),
 }
 
 impl ImageFile {
@@ -45,7 +50,8 @@ impl ImageFile {
     pub fn whole(path: &Path, options: ImageOptions) -> Result<ImageFile, Fault> {
         let new = open(path, options)?;
         let names = Names { source: name(path), from: Vec::new(), to: name(path) };
-        Ok(ImageFile::new(Header::new(file_source(), None, None, names), new, None))
+        let (header, image) = (Header::new(file_source(), None, None, names), Image::new(0, new.size()));
+        Ok(ImageFile::new(header, image, Reading::Whole(InOrder::new(new, SENDING_THREADS)?)))
     }
 
     /// What differs from the image at `base`. Where the state of the base is not on record it is read to its end first;
@@ -53,62 +59,27 @@ impl ImageFile {
     pub fn since(base: &Path, path: &Path, options: ImageOptions, slow: impl FnOnce()) -> Result<ImageFile, Fault> {
         let new = open(path, options)?;
         // Its state is what the increment begins from: a base that changes cannot have one.
-        let mut old = Input::open(base, Access { live: false, trust_holes: !options.read_holes })?;
+        let old = Input::open(base, Access { live: false, trust_holes: !options.read_holes })?;
         finished(&old)?;
-        let from = match recorded_state(&old) {
-            Some(id) => id,
-            None => file_state(content_root(&mut old, slow)?),
+        let (from, base_input) = match recorded_state(&old) {
+            Some(id) => (id, old),
+            None => content_root(old, slow).map(|(root, old)| (file_state(root), old))?,
         };
         let names = Names { source: name(path), from: name(base), to: name(path) };
-        Ok(ImageFile::new(Header::new(file_source(), Some(from), None, names), new, Some(old)))
+        let (header, image) = (Header::new(file_source(), Some(from), None, names), Image::new(base_input.size(), new.size()));
+        let pair = Pair { new, base: base_input, pool: Pool::new(CHUNK), at: 0, window: None };
+        Ok(ImageFile::new(header, image, Reading::Since(Box::new(pair))))
     }
 
     /// The one state that this image can be sent in, after reading all of it.
     pub fn state(path: &Path, options: ImageOptions) -> Result<State, Fault> {
-        let mut input = open(path, options)?;
-        let id = file_state(content_root(&mut input, || {})?);
+        let (root, input) = content_root(open(path, options)?, || {})?;
         input.unchanged()?;
-        Ok(State { id, seconds: input.modified()?, bytes: input.size(), name: name(path) })
+        Ok(State { id: file_state(root), seconds: input.modified()?, bytes: input.size(), name: name(path) })
     }
 
-    fn new(header: Header, new: Input, base: Option<Input>) -> ImageFile {
-        let (old_size, size) = (base.as_ref().map_or(0, Input::size), new.size());
-        let root = ContentRoot::new(size);
-        let (image, pool) = (Image::new(old_size, size), Pool::new(CHUNK));
-        ImageFile { header, image, new, base, pool, at: 0, window: None, root }
-    }
-
-    /// Goes on to the next part that may hold changes; `None` at the end.
-    fn next_window(&mut self) -> Result<Option<Window>, Fault> {
-        let size = self.image.new_size;
-        while self.at < size {
-            let new = self.new.piece(self.at)?;
-            let old = self.base.as_mut().map(|base| base.piece(self.at)).transpose()?;
-            let end = old.map_or(new.end, |old| old.end.min(new.end)).min(size);
-            // In a whole stream a gap is zero, in an increment it is unchanged.
-            let old_reads_zero = old.is_none_or(|old| old.hole);
-            if new.hole && old_reads_zero {
-                self.root.zeros(end - self.at);
-                self.at = end;
-                continue;
-            }
-            let (offset, len) = (self.at, chunk(self.at, end));
-            self.at += len as u64;
-            let new = match new.hole {
-                true => None,
-                false => Some(self.new.read(&self.pool, offset, len)?),
-            };
-            match &new {
-                Some(data) => self.root.data(data),
-                None => self.root.zeros(len as u64),
-            }
-            let old = match &self.base {
-                Some(base) if !old_reads_zero => Some(base.read(&self.pool, offset, len)?),
-                _ => None,
-            };
-            return Ok(Some(Window::new(offset, len, new, old, self.base.is_some())));
-        }
-        Ok(None)
+    fn new(header: Header, image: Image, reading: Reading) -> ImageFile {
+        ImageFile { root: ContentRoot::new(image.new_size), header, image, reading }
     }
 }
 
@@ -122,22 +93,34 @@ impl Source for ImageFile {
     }
 
     fn change(&mut self) -> Result<Option<Change>, Fault> {
+        let parts = match &mut self.reading {
+            Reading::Whole(parts) => parts,
+            Reading::Since(pair) => return pair.change(&mut self.root),
+        };
         loop {
-            if let Some(change) = self.window.as_mut().and_then(Window::change) {
-                return Ok(Some(change));
-            }
-            self.window = self.next_window()?;
-            if self.window.is_none() {
-                return Ok(None);
+            match parts.next()? {
+                None => return Ok(None),
+                // In a whole stream a gap is zero.
+                Some(Part::Hole(len)) => self.root.zeros(len),
+                Some(Part::Data(data)) => {
+                    self.root.data(&data);
+                    return Ok(Some(Change::Data(data)));
+                }
             }
         }
     }
 
     fn finish(&mut self) -> Result<Ending, Fault> {
-        self.new.unchanged()?;
-        self.base.as_ref().map_or(Ok(()), Input::unchanged)?;
-        let root = std::mem::replace(&mut self.root, ContentRoot::new(0)).finish();
-        Ok(Ending { to: (!self.new.is_live()).then(|| file_state(root)), digest: None })
+        let new = match &self.reading {
+            Reading::Whole(parts) => parts.input(),
+            Reading::Since(pair) => {
+                pair.base.unchanged()?;
+                &pair.new
+            }
+        };
+        new.unchanged()?;
+        let to = (!new.is_live()).then(|| file_state(std::mem::replace(&mut self.root, ContentRoot::new(0)).finish()));
+        Ok(Ending { to, digest: None })
     }
 }
 
@@ -178,31 +161,25 @@ fn recorded_state(image: &Input) -> Option<Id> {
     (record.receiving.is_none() && image.fits(&record.seen)).then_some(held.id)
 }
 
-/// Reads all of an image.
-fn content_root(input: &mut Input, slow: impl FnOnce()) -> Result<Digest, Fault> {
+/// Reads all of an image, with all processors, and gives it back.
+fn content_root(input: Input, slow: impl FnOnce()) -> Result<(Digest, Input), Fault> {
     const SLOW: Duration = Duration::from_secs(1);
-    let (size, pool, begun) = (input.size(), Pool::new(CHUNK), Instant::now());
-    let mut root = ContentRoot::new(size);
-    let mut slow = Some(slow);
-    let mut at = 0;
-    while at < size {
-        let piece = input.piece(at)?;
-        let end = piece.end.min(size);
-        if piece.hole {
-            root.zeros(end - at);
-            at = end;
-            continue;
+    let mut root = ContentRoot::new(input.size());
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    let (begun, mut slow) = (Instant::now(), Some(slow));
+    let mut parts = InOrder::new(input, threads)?;
+    while let Some(part) = parts.next()? {
+        match part {
+            Part::Hole(len) => root.zeros(len),
+            Part::Data(data) => root.data(&data),
         }
-        let len = chunk(at, end);
-        root.data(&input.read(&pool, at, len)?);
-        at += len as u64;
         if begun.elapsed() > SLOW
             && let Some(slow) = slow.take()
         {
             slow();
         }
     }
-    Ok(root.finish())
+    Ok((root.finish(), parts.into_input()))
 }
 
 /// Bytes to read from `offset`: to the next cut, and not over `end`.
