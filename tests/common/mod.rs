@@ -3,6 +3,7 @@
 
 use std::process::Output;
 
+pub mod apply;
 pub mod loop_device;
 pub mod streams;
 
