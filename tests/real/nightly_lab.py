@@ -61,9 +61,9 @@ exec /usr/bin/ssh -F CONFIG ${DEAD:+-o ControlPath=none -o Port=1} "$@"
 def lab():
     """Moves into the bed's network, connects, prepares both ends; gives librbd's module and a pool."""
     there = os.environ["LAB_DIR"]
-    network = os.open(f"{there}/net/ns", os.O_RDONLY)
-    if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+    with open(f"{there}/net/ns") as network:  # held open it could not be taken down
+        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
     for line in Path(there, "ceph/env.sh").read_text().splitlines():
         name, value = line.removeprefix("export ").split("=", 1)
         os.environ[name] = value
