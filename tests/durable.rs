@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod common;
+
 use std::fs;
 use std::process::{Command, Stdio};
 
-use siphon::filter::Normal;
-use siphon::flow::copy;
-use siphon::sink::Encoder;
-use siphon::source::{ImageFile, ImageOptions};
+use common::streams::whole;
 use tempfile::TempDir;
 
 /// The first of these calls on the target fails, and no other.
@@ -23,10 +22,8 @@ fn one_call_fails(calls: &str, doing: &str) {
         return;
     }
     let dir = TempDir::new().unwrap();
-    let [source, stream, target] = ["image", "stream", "copy"].map(|name| dir.path().join(name));
-    fs::write(&source, vec![7; 1 << 20]).unwrap();
-    let mut image = ImageFile::whole(&source, ImageOptions::default()).unwrap();
-    copy(&mut image, Normal::new(Encoder::new(fs::File::create(&stream).unwrap()))).unwrap();
+    let [stream, target] = ["stream", "copy"].map(|name| dir.path().join(name));
+    fs::write(&stream, whole(&vec![7; 1 << 20])).unwrap();
     fs::write(&target, "").unwrap();
     let output = strace(&["-e", &format!("trace={calls}"), "-P"])
         .arg(&target)

@@ -178,35 +178,66 @@ fn every_tool_has_a_row_in_the_readme() {
     assert!(missing.is_empty(), "no row `| `TOOL` …` in README.md for {missing:?}");
 }
 
-/// The long options in the first column of `--help`.
-fn options_of_help(tool: &str) -> BTreeSet<String> {
+/// What a tool, or one of its verbs, says with `--help`.
+fn help(tool: &str, verb: Option<&str>) -> String {
     // The tools lie beside the tests' folder.
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
     let output = Command::new(folder.join(tool))
+        .args(verb)
         .arg("--help")
         .env("COLUMNS", "120")
         .output()
         .unwrap_or_else(|error| panic!("{tool}: {error}"));
-    assert!(output.status.success(), "{tool} --help");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let first = text.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    assert!(output.status.success(), "{tool} {verb:?} --help");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The long options in the first column.
+fn options_of_help(help: &str) -> BTreeSet<String> {
+    let first = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     first
         .flat_map(|line| line.split([' ', ',', '=', '[']).take(4).filter(|word| word.starts_with("--")))
         .map(str::to_owned)
         .collect()
 }
 
-/// The long options that a page has an item for, spelled `Fl Fl json` or `Fl -json`.
-fn options_of_page(page: &str) -> BTreeSet<String> {
+/// The verbs, in the order of their list; lines that go on are indented further. Every list has a `help`.
+fn verbs_of_help(help: &str) -> Vec<&str> {
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = list.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !["", "help"].contains(name)).collect()
+}
+
+/// The long options in some lines of a page, spelled `Fl Fl json` or `Fl -json`.
+fn options_in<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for item in page.lines().filter_map(|line| line.strip_prefix(".It ")) {
-        let words: Vec<&str> = item.split(' ').chain([""; 2]).collect();
+    for line in lines.filter_map(|line| line.strip_prefix('.')) {
+        let words: Vec<&str> = line.split(' ').chain([""; 2]).collect();
         for three in words.windows(3).filter(|three| three[0] == "Fl") {
             let name = if three[1] == "Fl" { Some(three[2]) } else { three[1].strip_prefix('-') };
             found.extend(name.map(|name| format!("--{}", name.split(['=', '[']).next().unwrap())));
         }
     }
     found
+}
+
+/// The long options that a page has an item for.
+fn options_of_page(page: &str) -> BTreeSet<String> {
+    options_in(page.lines().filter(|line| line.starts_with(".It ")))
+}
+
+/// Each verb that the synopsis has a line for, and the options there.
+fn verbs_of_page(page: &str) -> Vec<(&str, BTreeSet<String>)> {
+    let synopsis = page.split("\n.Sh ").find_map(|section| section.strip_prefix("SYNOPSIS\n")).unwrap_or_default();
+    let calls = synopsis.split(".Nm\n").filter_map(|call| call.strip_prefix(".Cm "));
+    calls.map(|call| (call.lines().next().unwrap(), options_in(call.lines().skip(1)))).collect()
+}
+
+/// The options that the page's item about a verb speaks of.
+fn options_of_item(page: &str, verb: &str) -> Option<BTreeSet<String>> {
+    let mut lines = page.lines().skip_while(|line| *line != format!(".It Cm {verb}"));
+    lines.next()?;
+    Some(options_in(lines.take_while(|line| !line.starts_with(".It ") && *line != ".El")))
 }
 
 #[test]
@@ -217,7 +248,7 @@ fn pages_and_help_have_the_same_options() {
             found.push(format!("{tool}: there is no man/{tool}.1"));
             continue;
         };
-        let (help, page) = (options_of_help(&tool), options_of_page(&page));
+        let (help, page) = (options_of_help(&help(&tool, None)), options_of_page(&page));
         assert!(help.contains("--help"), "{tool}: {help:?}");
         // What every tool has need not stand on every page.
         let common = ["--help", "--version", "--completions"];
@@ -226,6 +257,25 @@ fn pages_and_help_have_the_same_options() {
         found.extend(page.difference(&help).map(|option| format!("{tool} --help lacks {option}")));
     }
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn pages_and_help_have_the_same_verbs_each_with_its_options() {
+    let mut seen = 0;
+    for tool in tools() {
+        let page = std::fs::read_to_string(root().join(format!("man/{tool}.1"))).unwrap_or_default();
+        let listed = help(&tool, None);
+        let by_page = verbs_of_page(&page);
+        assert_eq!(verbs_of_help(&listed), by_page.iter().map(|(verb, _)| *verb).collect::<Vec<_>>(), "{tool}: help, page");
+        for (verb, options) in by_page {
+            let mut by_help = options_of_help(&help(&tool, Some(verb)));
+            assert!(by_help.remove("--help"), "{tool} {verb}: {by_help:?}");
+            assert_eq!(by_help, options, "{tool} {verb}: help, SYNOPSIS of the page");
+            assert_eq!(Some(by_help), options_of_item(&page, verb), "{tool} {verb}: help, item of the page");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "zfs-snapmark has verbs");
 }
 
 #[test]

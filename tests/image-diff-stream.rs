@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-#[path = "common/loop_device.rs"]
-mod loop_device;
+mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -12,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use loop_device::Loop;
+use common::complaint;
+use common::loop_device::Loop;
 use proptest::prelude::*;
 use siphon::filter::Normal;
 use siphon::flow::{Source, copy};
@@ -31,10 +31,6 @@ fn run(args: &[&str]) -> Output {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-fn complaint(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A stream that must be whole, applied to a base.

@@ -1,42 +1,22 @@
 //! The canonical form of extent-stream(5): the same content gives the same extents, however it came.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
+mod common;
+
+use common::streams::{Given, data, encoded};
 use proptest::prelude::*;
 use siphon::filter::Normal;
-use siphon::flow::{Ending, Proof, Sink, Source, copy};
-use siphon::format::{Change, Data, Header, Id, Image, Names, wire};
-use siphon::sink::{Encoder, Memory};
+use siphon::flow::{Proof, Sink, Source, copy};
+use siphon::format::{Change, Header, Image, wire};
+use siphon::sink::Memory;
 use siphon::source::Decoder;
 use siphon::state::Fault;
 
 const GRAIN: u64 = 4096;
 
-/// A source of given changes.
-struct Given {
-    header: Header,
-    image: Image,
-    changes: std::vec::IntoIter<Change>,
-}
-
-impl Source for Given {
-    fn header(&self) -> &Header {
-        &self.header
-    }
-    fn image(&self) -> &Image {
-        &self.image
-    }
-    fn change(&mut self) -> Result<Option<Change>, Fault> {
-        Ok(self.changes.next())
-    }
-    fn finish(&mut self) -> Result<Ending, Fault> {
-        Ok(Ending { to: self.header.to, digest: None })
-    }
-}
-
 fn given(whole: bool, old_size: u64, new_size: u64, changes: &[Change]) -> Given {
-    let id = |n: u8| Id::derive("test", &[&[n]]);
-    let header = Header::new(id(1), (!whole).then(|| id(2)), Some(id(3)), Names::default());
-    Given { header, image: Image::new(if whole { 0 } else { old_size }, new_size), changes: Vec::from(changes).into_iter() }
+    let (from, old_size) = if whole { (0, 0) } else { (1, old_size) };
+    Given::new(from, 2, (old_size, new_size), changes.to_vec())
 }
 
 /// Keeps what comes.
@@ -59,10 +39,6 @@ impl Sink for Kept {
 
 fn normal(source: &mut Given) -> Vec<Change> {
     copy(source, Normal::new(Kept::default())).unwrap()
-}
-
-fn data(offset: u64, bytes: Vec<u8>) -> Change {
-    Change::Data(Data::new(offset, bytes))
 }
 
 /// What a source may say: grains that are unchanged, zero, freed, data of zeros or data, each a run of some grains.
@@ -129,13 +105,11 @@ proptest! {
         let source = || given(whole, size, new_size, &changes);
         let direct = copy(&mut source(), Memory::new(old.clone())).unwrap();
         prop_assert_eq!(&copy(&mut source(), Normal::new(Memory::new(old.clone()))).unwrap(), &direct);
-        let mut stream = Vec::new();
-        copy(&mut source(), Normal::new(Encoder::new(&mut stream))).unwrap();
+        let stream = encoded(&mut source());
         let piped = copy(&mut Decoder::open(stream.as_slice()).unwrap(), Memory::new(old)).unwrap();
         prop_assert_eq!(&piped, &direct);
         // Once more through a filter: the same bytes.
-        let mut again = Vec::new();
-        copy(&mut Decoder::open(stream.as_slice()).unwrap(), Normal::new(Encoder::new(&mut again))).unwrap();
+        let again = encoded(&mut Decoder::open(stream.as_slice()).unwrap());
         prop_assert!(again == stream, "normal twice is normal once");
     }
 
@@ -204,8 +178,7 @@ fn zeros_smaller_than_a_grain_stay_data() {
 fn a_stream_with_another_payload_bound_is_cut_anew() {
     let mut source = given(true, 0, 2 << 20, &[data(0, vec![1; 2 << 20])]);
     source.header.max_payload = wire::LIMIT_MIN_PAYLOAD;
-    let mut stream = Vec::new();
-    copy(&mut source, Normal::new(Encoder::new(&mut stream))).unwrap();
+    let stream = encoded(&mut source);
     let decoder = Decoder::open(stream.as_slice()).unwrap();
     assert_eq!(decoder.header().max_payload, wire::DEFAULT_MAX_PAYLOAD);
 }

@@ -10,8 +10,8 @@ if sys.executable != "/usr/bin/python3":  # the system's has librbd's module
     os.execv("/usr/bin/python3", ["/usr/bin/python3", *sys.argv])
 
 import bed
-from bed import main, run, same, test, vm
-from nightly_lab import FEATURES, Image, MiB, clone, counted, in_guest, lab
+from bed import main, run, same, vm
+from nightly_lab import FEATURES, Image, MiB, clone, counted, in_guest, lab, test
 
 # --- a Debian, for twelve generations
 
@@ -56,19 +56,16 @@ def twelve_generations_of_a_debian_are_equal():
     for day in range(1, nights + 1):
         if day > 1:
             in_guest(image, DAY.replace("DAY", str(day - 1)))
-            with image.open() as it:
-                size = it.size()
-                # Shorter each fourth day, longer by an odd number on others.
-                it.resize(size - 7_654_321 if day % 4 == 0 else size + 1_234_567 if day % 2 == 0 else size)
+            # Shorter each fourth day, longer by an odd number on others.
+            image.resize(image.size() + (-7_654_321 if day % 4 == 0 else 1_234_567 if day % 2 == 0 else 0))
             image.discards(2, start=ROOT)
         image.small_writes(60, start=ROOT)
         image.night()
     found = vm(clone(image.target, image.nights[-1], FILES), timeout=600).out
     assert int(found.split()[-1]) > 50 * MiB, found
     same(len(image.marks()), nights, "marks")
-    same(vm(f"zfs get -Hpo value volmode {image.target}").out.strip(), "none", "volmode between the nights")
+    same(image.setting("volmode"), "none", "volmode between the nights")
     counted(nights, NIGHTS)
-    image.drop()
 
 
 # --- other shapes of images
@@ -94,22 +91,15 @@ def generations():
 def a_clone_with_a_parent_is_equal():
     parent = Image(20 * MiB + 4321)
     parent.noise(0, 14 * MiB)
-    with parent.open() as image:
-        image.create_snap("golden")
-        image.protect_snap("golden")
-    child = Image(create=False)
-    child.rbd.RBD().clone(parent.pool, parent.name, "golden", child.pool, child.name, features=FEATURES)
+    child = parent.child()
     child.night()  # nothing is its own yet
 
     def work(day):
-        with child.open() as it:
-            if day == 1:
-                it.discard(4 * MiB, 4 * MiB)  # a whole object, over the parent's data
-                it.resize(10 * MiB + 100)  # the parent's part is cut …
-                it.resize(24 * MiB)  # … and does not come back
+        if day == 1:
+            child.discard(4 * MiB, 4 * MiB)  # a whole object, over the parent's data
+            child.resize(10 * MiB + 100)  # the parent's part is cut …
+            child.resize(24 * MiB)  # … and does not come back
     nights(child, generations() - 1, work)
-    child.drop()
-    parent.drop()
 
 
 @test
@@ -117,20 +107,13 @@ def an_image_rolled_back_to_before_its_first_write_is_equal():
     """The clone reads as its parent again. (Ceph 16 reports this as data, with deep-flatten or without.)"""
     parent = Image(16 * MiB)
     parent.noise(0, 16 * MiB)
-    with parent.open() as image:
-        image.create_snap("golden")
-        image.protect_snap("golden")
-    child = Image(create=False)
-    child.rbd.RBD().clone(parent.pool, parent.name, "golden", child.pool, child.name, features=FEATURES)
+    child = parent.child()
     child.night()
     child.noise(3 * MiB, 3 * MiB)
     child.night()
-    with child.open() as image:
-        image.rollback_to_snap(child.nights[0])
+    child.roll_back(child.nights[0])
     child.night()
     same(child.sum(child.nights[2]), child.sum(child.nights[0]), "it was rolled back")
-    child.drop()
-    parent.drop()
 
 
 @test
@@ -149,7 +132,6 @@ def shrunk_and_regrown_between_two_nights_is_equal():
         image.resize(0)
         image.resize(11 * MiB + 511)
         image.night()
-    image.drop()
 
 
 @test
@@ -158,15 +140,14 @@ def a_shrunk_image_keeps_its_volume_and_regrows_as_zeros():
     image = Image(24 * MiB)
     image.noise(0, 24 * MiB)
     image.night()
-    volume = int(vm(f"zfs get -Hpo value volsize {image.target}").out)
+    volume = int(image.setting("volsize"))
     sizes = [10 * MiB + 4097, 17 * MiB + 3, 24 * MiB, 3 * MiB + 513, 40 * MiB + 1_234_567]
     for size in sizes if bed.options.full else sizes[:2] + sizes[-1:]:
         image.resize(size)
         image.night()
         same(int(image.marks()[-1][2]), size, "size in the mark")
-        now = int(vm(f"zfs get -Hpo value volsize {image.target}").out)
+        now = int(image.setting("volsize"))
         assert now >= volume and (size > volume or now == volume), f"volsize {now} of {size} bytes"
-    image.drop()
 
 
 @test
@@ -178,7 +159,6 @@ def a_striped_image_is_equal():
             image.resize(21 * MiB + 5)
             image.resize(35 * MiB)
     nights(image, generations(), work, unit=64 << 10)
-    image.drop()
 
 
 @test
@@ -193,7 +173,6 @@ def an_image_in_a_namespace_with_a_data_pool_is_equal():
     image = Image(16 * MiB + 99, namespace="tenant", data_pool="nightly-data")
     nights(image, generations())
     same([line[3] for line in image.states()], image.nights, "states")
-    image.drop()
 
 
 @test
@@ -205,14 +184,12 @@ def fresh_sparse_objects_are_equal_and_cost_what_was_written():
     night = image.night()
     data = int(night.out.split('"data_bytes":')[1].split(",")[0])
     assert data <= 100 * 8192 * 1.05, f"{data} bytes of data for 100 writes of 4 KiB across two blocks each"
-    image.drop()
 
 
 @test
 def without_an_object_map_it_is_equal():
     image = Image(20 * MiB + 1, features=1 | 4)
     nights(image, generations())
-    image.drop()
 
 
 @test
@@ -228,7 +205,6 @@ def an_object_map_switched_off_and_on_again_is_not_believed():
     image.small_writes(10)
     image.discards(2)
     image.night()
-    image.drop()
 
 
 @test
@@ -243,7 +219,6 @@ def ragged_zeros_are_equal():
             it.write_zeroes(offset, length)
         it.discard(5 * MiB + 4096, 200 << 10)
     image.night()
-    image.drop()
 
 
 import nightly_bad  # noqa: E402,F401 the promises about bad nights

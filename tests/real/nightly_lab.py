@@ -1,4 +1,15 @@
-"""What the nightly tests share: images, the nightly lines as they are documented, and a look at both sides."""
+"""What the nightly tests share: images, the nightly lines as they are documented, and a look at both sides.
+
+    @test
+    def no_base_left_on_the_source_is_no_common():
+        image = Image(16 * MiB)
+        image.noise(0, 4 * MiB)                  # a day's work
+        image.night()                            # the nightly lines; both sides are equal
+        image.remove_snapshot(image.nights[0])
+        image.bad_night(4, "no-common")          # the nightly lines; refused, and the target is as it was
+        image.by_hand("--replace")               # as the refusal advises; both sides are equal
+"""
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -11,7 +22,7 @@ import time
 from pathlib import Path
 
 import bed
-from bed import run, same, vm
+from bed import refused, run, same, vm
 
 MiB = 1 << 20
 CLONE_NEWNET = 0x40000000
@@ -50,9 +61,9 @@ exec /usr/bin/ssh -F CONFIG ${DEAD:+-o ControlPath=none -o Port=1} "$@"
 def lab():
     """Moves into the bed's network, connects, prepares both ends; gives librbd's module and a pool."""
     there = os.environ["LAB_DIR"]
-    network = os.open(f"{there}/net/ns", os.O_RDONLY)
-    if ctypes.CDLL(None, use_errno=True).setns(network, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+    with open(f"{there}/net/ns") as network:  # held open it could not be taken down
+        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
     for line in Path(there, "ceph/env.sh").read_text().splitlines():
         name, value = line.removeprefix("export ").split("=", 1)
         os.environ[name] = value
@@ -73,6 +84,20 @@ def lab():
     return rbd, cluster
 
 
+MADE = []  # the images of the test that runs
+
+
+def test(function):
+    """Marks a function as a test, and removes the images that it made; after a failure they stay, to be looked at."""
+    @functools.wraps(function)
+    def whole_story():
+        MADE.clear()
+        function()
+        for image in reversed(MADE):  # children before their parents
+            image.drop()
+    return bed.test(whole_story)
+
+
 NUMBERS = itertools.count(1)
 FEATURES = 1 | 4 | 8 | 16 | 32  # layering, exclusive-lock, object-map, fast-diff, deep-flatten
 
@@ -90,9 +115,9 @@ class Image:
         self.chance = random.Random(f"{bed.options.seed}/{number}")
         self.nights = []
         self.day = 0
+        MADE.append(self)
         if create:
-            how.setdefault("features", FEATURES)
-            self.rbd.RBD().create(self.pool, self.name, size, old_format=False, **how)
+            self.create(size, **how)
 
     @property
     def path(self):
@@ -104,16 +129,34 @@ class Image:
     def open(self, snapshot=None):
         return self.rbd.Image(self.pool, self.name, snapshot, read_only=snapshot is not None)
 
-    def drop(self):
-        """Removes the image and the volume; what lies on neither is of use to a test that failed."""
+    def create(self, size, **how):
+        how.setdefault("features", FEATURES)
+        self.rbd.RBD().create(self.pool, self.name, size, old_format=False, **how)
+
+    def remove(self):
+        """Removes the image, its snapshots first."""
         with self.open() as image:
             for snapshot in list(image.list_snaps()):
                 if image.is_protected_snap(snapshot["name"]):
                     image.unprotect_snap(snapshot["name"])
                 image.remove_snap(snapshot["name"])
         self.rbd.RBD().remove(self.pool, self.name)
+
+    def drop(self):
+        """Removes the image, if it is still there, and the volume."""
+        if self.name in self.rbd.RBD().list(self.pool):
+            self.remove()
         vm(f"""newest=$(zfs list -Ht snapshot -o name -s createtxg -d 1 {self.target} | tail -n 1)
             zfs release siphon $newest; zfs destroy -r {self.target}""", check=False)
+
+    def child(self):
+        """A clone of the image as it is now."""
+        child = Image(create=False)
+        self.snapshot("golden")
+        with self.open() as image:
+            image.protect_snap("golden")
+        self.rbd.RBD().clone(self.pool, self.name, "golden", child.pool, child.name, features=FEATURES)
+        return child
 
     # --- a day's work
 
@@ -124,6 +167,23 @@ class Image:
     def resize(self, size):
         with self.open() as image:
             image.resize(size)
+
+    def discard(self, offset, length):
+        with self.open() as image:
+            image.discard(offset, length)
+
+    def snapshot(self, name):
+        with self.open() as image:
+            image.create_snap(name)
+
+    def remove_snapshot(self, *names):
+        with self.open() as image:
+            for name in names:
+                image.remove_snap(name)
+
+    def roll_back(self, name):
+        with self.open() as image:
+            image.rollback_to_snap(name)
 
     def small_writes(self, count, start=0, end=None):
         with self.open() as image:
@@ -175,15 +235,28 @@ class Image:
         vm(f"zfs-snapmark verify {self.target}")
         return result
 
+    def bad_night(self, code, word):
+        """The nightly lines are refused; the target is as it was."""
+        with self.untouched():
+            return refused(self.lines(check=False), code, word)
+
+    @contextlib.contextmanager
+    def untouched(self):
+        """Whatever happens inside, the target stays as it was: its marks, and nothing written since."""
+        marks = self.marks()
+        yield
+        same(self.marks(), marks, "marks")
+        vm(f"zfs-snapmark verify {self.target}")
+
+    def by_hand(self, options, *base):
+        """The newest night once more, by hand, as a refusal advised; then both sides are equal."""
+        self.send(*base, self.at(self.nights[-1]), options=options)
+        self.equal(self.nights[-1])
+
     def send(self, *arguments, options="", check=True):
         """A transfer by hand."""
         return run(f"set -eu -o pipefail; rbd-diff-stream {' '.join(arguments)} | ssh nas zvol-apply --mark {options} {self.target}",
                    check=check, timeout=600)
-
-    def remove_snapshot(self, *nights):
-        with self.open() as image:
-            for night in nights:
-                image.remove_snap(night)
 
     def states(self):
         """id, seconds, bytes, name of each state that can be sent."""
@@ -193,9 +266,13 @@ class Image:
         """id, seconds, bytes, name of each mark."""
         return [line.split("\t") for line in vm(f"zfs-snapmark list {self.target}").out.splitlines()[:-1]]
 
-    def size(self, night):
+    def size(self, night=None):
         with self.open(night) as image:
             return image.size()
+
+    def setting(self, name):
+        """What ZFS says of the volume."""
+        return vm(f"zfs get -Hpo value {name} {self.target}").out.strip()
 
     def sum(self, night):
         """SHA-256 of the RBD snapshot, to its last byte."""
