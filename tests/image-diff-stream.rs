@@ -23,7 +23,7 @@ use siphon::state::{Class, ContentRoot, StateList, file_source, file_state};
 use tempfile::TempDir;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_image-diff-stream");
-const PLAIN: ImageOptions = ImageOptions { live: false, read_holes: false, raw: false };
+const PLAIN: ImageOptions = ImageOptions { live: false, read_holes: false, raw: false, parallel: false };
 
 fn run(args: &[&str]) -> Output {
     Command::new(TOOL).args(args).stdin(Stdio::null()).output().unwrap()

@@ -57,7 +57,7 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
-        let options = ImageOptions { live: self.live, read_holes: self.no_trust_holes, raw: self.raw };
+        let options = ImageOptions { live: self.live, read_holes: self.no_trust_holes, raw: self.raw, parallel: false };
         if let Some(thing) = &self.states {
             return cli::print(&StateList { states: vec![ImageFile::state(thing, options)?] }.to_text());
         }

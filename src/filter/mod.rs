@@ -3,8 +3,12 @@
 // The compiler lists who must decide about a new kind of change.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod digest;
 mod normal;
 mod tally;
+mod visitors;
 
+pub use digest::{Digested, Digester, Visitor};
 pub use normal::Normal;
 pub use tally::{Progress, Tally};
+pub use visitors::{Comparing, Keeping};

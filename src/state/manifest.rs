@@ -208,6 +208,11 @@ pub struct ManifestReader<R: Read> {
 }
 
 impl<R: Read> ManifestReader<R> {
+    /// Whether a file that begins with these bytes is a manifest.
+    pub fn begins(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC)
+    }
+
     /// Reads the head.
     pub fn open(mut input: R) -> Result<ManifestReader<R>, Fault> {
         let head: [u8; HEAD_LEN] = read(&mut input)?;
@@ -243,7 +248,7 @@ impl<R: Read> ManifestReader<R> {
                 return Ok(None);
             }
             if self.at < self.run.len() {
-                return Ok(Some(Entry::Full(self.full_entry())));
+                return self.full_entry().map(|entry| Some(Entry::Full(entry)));
             }
             let head: [u8; RUN_LEN] = self.read()?;
             let (kind, count) = (u32_at(&head, 0), u64_at(&head, 8));
@@ -276,13 +281,16 @@ impl<R: Read> ManifestReader<R> {
         self.end
     }
 
-    fn full_entry(&mut self) -> BlockDigest {
+    fn full_entry(&mut self) -> Result<BlockDigest, Fault> {
         let entry = &self.run[self.at..self.at + entry_len(self.header.fine)];
         self.at += entry.len();
         let (leaf, grains) = entry.split_at(size_of::<Leaf>());
         let leaf = Leaf(array_at(leaf, 0).unwrap_or_default());
+        if leaf == Leaf::ZERO {
+            return Err(damaged("a block of zeros stands among full ones"));
+        }
         self.root.block(&Block::Full { leaf, bytes: &[] });
-        BlockDigest { leaf, grains: grains.as_chunks().0.to_vec() }
+        Ok(BlockDigest { leaf, grains: grains.as_chunks().0.to_vec() })
     }
 
     fn count(&mut self, more: u64) -> Result<(), Fault> {

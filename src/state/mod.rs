@@ -4,6 +4,7 @@
 //! it ([`decide`]) is decided here, once for every sink.
 
 mod common;
+mod comparison;
 mod content;
 mod fault;
 mod identity;
@@ -14,6 +15,7 @@ mod receipt;
 mod standing;
 
 pub use common::common;
+pub use comparison::Comparison;
 pub use content::{Block, Blocks, ContentRoot, RootHasher};
 pub use fault::{Class, Fault};
 pub use identity::{

@@ -30,6 +30,8 @@ pub struct ImageOptions {
     pub read_holes: bool,
     /// Do not look whether the content is of a format with an inside of its own, such as qcow2.
     pub raw: bool,
+    /// Read and hash a whole image with all processors: nothing else keeps them busy.
+    pub parallel: bool,
 }
 
 /// An image, and perhaps the base that it is compared with.
@@ -51,7 +53,8 @@ impl ImageFile {
         let new = open(path, options)?;
         let names = Names { source: name(path), from: Vec::new(), to: name(path) };
         let (header, image) = (Header::new(file_source(), None, None, names), Image::new(0, new.size()));
-        Ok(ImageFile::new(header, image, Reading::Whole(InOrder::new(new, SENDING_THREADS)?)))
+        let threads = if options.parallel { processors() } else { SENDING_THREADS };
+        Ok(ImageFile::new(header, image, Reading::Whole(InOrder::new(new, threads)?)))
     }
 
     /// What differs from the image at `base`. Where the state of the base is not on record it is read to its end first;
@@ -165,9 +168,8 @@ fn recorded_state(image: &Input) -> Option<Id> {
 fn content_root(input: Input, slow: impl FnOnce()) -> Result<(Digest, Input), Fault> {
     const SLOW: Duration = Duration::from_secs(1);
     let mut root = ContentRoot::new(input.size());
-    let threads = available_parallelism().map_or(1, NonZero::get);
     let (begun, mut slow) = (Instant::now(), Some(slow));
-    let mut parts = InOrder::new(input, threads)?;
+    let mut parts = InOrder::new(input, processors())?;
     while let Some(part) = parts.next()? {
         match part {
             Part::Hole(len) => root.zeros(len),
@@ -180,6 +182,10 @@ fn content_root(input: Input, slow: impl FnOnce()) -> Result<(Digest, Input), Fa
         }
     }
     Ok((root.finish(), parts.into_input()))
+}
+
+fn processors() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Bytes to read from `offset`: to the next cut, and not over `end`.

@@ -1,0 +1,119 @@
+//! An image beside the manifest of another state: where they differ.
+
+use std::io::Read;
+
+use super::content::Block;
+use super::manifest::{BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestReader, grain_digest};
+use super::{Class, Fault};
+use crate::format::wire::BLOCK;
+
+/// Compares an image, block by block, with what a manifest describes.
+///
+/// Differences are told in grains of 4 KiB where the manifest is fine, else in blocks of 64 KiB. What lies behind the end
+/// of the described image reads as zero. Nothing that was told may be relied on before [`Comparison::finish`], which
+/// finds out whether the manifest was whole.
+pub struct Comparison<R: Read> {
+    manifest: ManifestReader<R>,
+    /// Blocks of zeros that the manifest told of and that were not compared yet.
+    zeros: u64,
+    /// Everything before this offset was compared.
+    at: u64,
+    /// Exact size in bytes of the image that is compared.
+    size: u64,
+}
+
+impl<R: Read> Comparison<R> {
+    /// An image beside this manifest.
+    pub fn new(manifest: ManifestReader<R>) -> Comparison<R> {
+        Comparison { manifest, zeros: 0, at: 0, size: 0 }
+    }
+
+    /// The image has `size` bytes.
+    pub fn begin(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// The next block of the image, or blocks of zeros. Tells `differs` the offset and the length in bytes of each range
+    /// that differs, ascending.
+    pub fn block(&mut self, block: &Block<'_>, differs: &mut impl FnMut(u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
+        match *block {
+            Block::Full { leaf, bytes } => match self.described()? {
+                Some(other) if other.leaf == leaf => Ok(()),
+                Some(other) => self.grains(bytes, &other.grains, differs),
+                None => self.grains(bytes, &[[0; 16]; BLOCK / FINE_GRAIN], differs),
+            }
+            .map(|()| self.at += BLOCK as u64),
+            Block::Zeros(mut count) => {
+                while count > 0 {
+                    match self.described()? {
+                        Some(other) => {
+                            self.grains_of_zeros(&other, differs)?;
+                            self.at += BLOCK as u64;
+                            count -= 1;
+                        }
+                        None => {
+                            let same = 1 + self.zeros.min(count - 1);
+                            self.zeros -= same - 1;
+                            self.at += same * BLOCK as u64;
+                            count -= same;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// After the last block: what the manifest says at its end. It is read to there.
+    pub fn finish(mut self) -> Result<ManifestEnd, Fault> {
+        while self.manifest.entry()?.is_some() {}
+        self.manifest.end().ok_or_else(|| Fault::new(Class::Manifest, "the manifest has no end"))
+    }
+
+    /// The manifest's next block; `None`: zeros.
+    fn described(&mut self) -> Result<Option<BlockDigest>, Fault> {
+        if self.zeros == 0 {
+            match self.manifest.entry()? {
+                Some(Entry::Full(digest)) => return Ok(Some(digest)),
+                Some(Entry::Zeros(count)) => self.zeros = count,
+                // Behind its end.
+                None => self.zeros = u64::MAX,
+            }
+        }
+        self.zeros -= 1;
+        Ok(None)
+    }
+
+    /// A block whose leaf differs.
+    fn grains(
+        &self,
+        bytes: &[u8],
+        others: &[GrainDigest],
+        differs: &mut impl FnMut(u64, u64) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if others.is_empty() {
+            return differs(self.at, bytes.len() as u64);
+        }
+        for (n, grain) in bytes.chunks(FINE_GRAIN).enumerate() {
+            if others.get(n) != Some(&grain_digest(grain)) {
+                differs(self.at + (n * FINE_GRAIN) as u64, grain.len() as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A block that now is zeros.
+    fn grains_of_zeros(&self, other: &BlockDigest, differs: &mut impl FnMut(u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
+        let left = self.size.saturating_sub(self.at);
+        if other.grains.is_empty() {
+            return differs(self.at, left.min(BLOCK as u64));
+        }
+        for (n, _) in other.grains.iter().enumerate().filter(|(_, digest)| **digest != [0; 16]) {
+            let begins = (n * FINE_GRAIN) as u64;
+            if begins < left {
+                differs(self.at + begins, (left - begins).min(FINE_GRAIN as u64))?;
+            }
+        }
+        Ok(())
+    }
+}
