@@ -2,7 +2,7 @@
 
 use std::io::BufReader;
 
-use crate::foreign::zfs_send::{Record, Records, ZVOL_DATA};
+use crate::foreign::zfs_send::{self, Record, Records, ZVOL_DATA};
 use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
 use crate::state::{Class, Fault};
@@ -69,19 +69,19 @@ fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool
         Ok(true) => Ok(true),
         Ok(false) => running.finish().map(|()| false),
         // Its own failure explains more than a stream that ends too early.
-        Err(error) => Err(running.finish().err().unwrap_or_else(|| Fault::io("reading zfs send", &error))),
+        Err(error) => Err(running.finish().err().unwrap_or_else(|| Fault::new(Class::Io, format!("reading zfs send: {error}")))),
     }
 }
 
 /// Behind the image all was zero, so that freeing there changes nothing: a volume that grew says so. One that somebody made
 /// smaller than the image lost what was behind its new end.
-fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> std::io::Result<bool> {
+fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> Result<bool, zfs_send::Error> {
     let mut records = Records::open(stream)?;
     while let Some(record) = records.record()? {
         let (object, offset, size) = match record {
             Record::Write { object, offset, .. } => (object, offset, volume_size),
             Record::Free { object, offset, .. } => (object, offset, image_size),
-            Record::Other => continue,
+            Record::Object { .. } | Record::FreeObjects => continue,
         };
         if object == ZVOL_DATA && offset < size {
             return Ok(true);
