@@ -250,8 +250,7 @@ impl Writing {
     fn commit(mut self, proof: &Proof) -> Result<(), Fault> {
         let end = if self.defined.is_some() { self.device.size()? } else { 0 };
         self.fill_to(end, end)?;
-        self.queue.drain()?;
-        self.device.sync()?;
+        self.queue.finish()?;
         self.target.still_there()?;
         let Some(records) = &self.target.records else { return Ok(()) };
         let Some(id) = proof.ending().to else {

@@ -14,6 +14,7 @@ use super::{Options, evidence};
 use crate::format::{Digest, Id};
 use crate::host::device::{Device, Zeroing};
 use crate::host::zfs::{self, Dataset};
+use crate::sink::Durable;
 use crate::state::{Act, Class, Fault, Head, Held, Mark, NextStream, Plan, Run, Standing, decide};
 
 /// What the stream's beginning says, as far as the keeper needs it.
@@ -167,15 +168,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes durable what was written, and takes the snapshot that is the commit. `None`: the stream led to no state.
-    pub fn commit(self, to: Option<Id>, digest: Digest) -> Result<Option<Marked>, Fault> {
+    /// Takes the snapshot that is the commit of what was written. `None`: the stream led to no state.
+    pub fn commit(self, _: Durable, to: Option<Id>, digest: Digest) -> Result<Option<Marked>, Fault> {
         let name = &self.dataset.name;
         if self.act == Act::Already {
             return marks::settle(&Dataset::open(name)?, self.options.hold);
         }
-        self.device.sync()?;
         let Some(state) = to else {
-            // With sync=disabled that was no more than a promise. A snapshot, below, waits for its transaction group.
+            // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
             zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);

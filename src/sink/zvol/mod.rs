@@ -104,11 +104,10 @@ impl Sink for Zvol {
             Stage::DryRun => return Ok(None),
             Stage::Waiting => return Err(out_of_turn()),
         };
-        queue.drain()?;
-        drop(queue);
+        let durable = queue.finish()?;
         let already = keeper.act() == Act::Already;
         let digest = proof.ending().digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a volume"))?;
-        let marked = keeper.commit(proof.ending().to, digest)?;
+        let marked = keeper.commit(durable, proof.ending().to, digest)?;
         Ok(Some(Receipt { already, ..receipt(&self.options, &proof, marked) }))
     }
 }
