@@ -9,6 +9,7 @@ mod fault;
 mod identity;
 mod list;
 mod mark;
+mod plan;
 mod receipt;
 mod standing;
 
@@ -21,5 +22,6 @@ pub use identity::{
 pub(crate) use list::escape;
 pub use list::{State, StateList};
 pub use mark::{Mark, Run, escape_zfs_name};
+pub use plan::{Act, Condition, Plan};
 pub use receipt::Receipt;
-pub use standing::{Act, Head, Held, NextStream, Overrides, Plan, Standing, Unfinished, decide};
+pub use standing::{Head, Held, NextStream, Overrides, Standing, Unfinished, decide};
