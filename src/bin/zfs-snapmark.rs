@@ -100,7 +100,7 @@ impl Tool for Args {
                 cli::print(&marks::marks(&Dataset::open(&target)?).iter().map(Marked::to_json).collect::<String>())
             }
             Verb::Hold { mark } => find(&mark).and_then(|(dataset, name)| zfs::hold(zfs::KEEP, &dataset, &name)),
-            Verb::Release { mark } => find(&mark).and_then(|(dataset, name)| zfs::release(zfs::KEEP, &dataset, &name)),
+            Verb::Release { mark } => find(&mark).and_then(|(dataset, name)| zfs::release(zfs::KEEP, &dataset, &[&name])),
             Verb::Verify { target } => {
                 let Marked { snapshot, mark } = evidence::verify(&Dataset::open(&target)?)?;
                 cli::print(&format!("ok: {target} is at {}, {} bytes\n", snapshot.name, mark.size))
@@ -121,6 +121,9 @@ fn mark(target: &str, committed: bool, hold: bool) -> Result<(), Fault> {
         }
     }
     let newest = marks::settle(&dataset, hold)?.ok_or_else(|| Fault::new(Class::NotFound, "nothing is committed here"))?;
+    if marks::is_record_stale(&dataset) {
+        zfs::inherit(target, zfs::RECEIVING)?;
+    }
     match told {
         Some(receipt) => cli::print(&Receipt { marked: true, snapshot: Some(newest.snapshot.name), ..receipt }.to_line()),
         None => cli::print(&format!("{target}@{}\n", newest.snapshot.name)),

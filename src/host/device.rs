@@ -101,6 +101,12 @@ impl Device {
             .map_err(|error| self.failed("asking for the size", &error.into()))
     }
 
+    /// Where the kernel lists a block device as long as it is there, whatever becomes of its node and links.
+    pub fn in_sysfs(&self) -> Result<PathBuf, Fault> {
+        let number = self.file.metadata().map_err(|error| self.failed("looking at", &error))?.rdev();
+        Ok(format!("/sys/dev/block/{}:{}", rustix::fs::major(number), rustix::fs::minor(number)).into())
+    }
+
     /// The dataset behind a zvol's node: links lag behind, and node numbers are used again.
     pub fn zvol_name(&self) -> Option<String> {
         // SAFETY: the opcode's size is that of the array it fills.

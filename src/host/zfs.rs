@@ -11,6 +11,8 @@ use crate::state::{Class, Fault, ZfsGuid};
 pub const MARK: &str = "siphon:mark";
 /// User property of a volume: the [`crate::state::Run`] that has not ended.
 pub const RECEIVING: &str = "siphon:receiving";
+/// What the record of a run becomes where it is ended in one call with other settings.
+pub const ENDED: &str = "-";
 /// User property of a volume that we created: hide its device between runs.
 pub const HIDDEN: &str = "siphon:hidden";
 /// User property of a snapshot that only stands in for the head for a moment: guid of its dataset.
@@ -37,7 +39,9 @@ pub struct Dataset {
     pub readonly: Setting,
     /// Space that it refers to, in bytes, before compression.
     pub logical_referenced: u64,
-    /// Set on this very dataset, here: not inherited, not received.
+    /// Space written since its newest snapshot, in bytes: what [`written_since`] says of that one.
+    pub written: u64,
+    /// Set on this very dataset, here: not inherited, not received; and not [`ENDED`].
     pub receiving: Option<String>,
     /// We made it, to be hidden between runs.
     pub hidden: bool,
@@ -73,17 +77,25 @@ pub struct Snapshot {
     pub check: Option<ZfsGuid>,
 }
 
-const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
+const IS_IT_THERE: &str = "is the pool imported? is the name right?";
+
+const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,written,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
 
 impl Dataset {
     /// Looks a dataset up, with its snapshots; `None` when there is none of that name, but one that could hold it: a pool that
     /// is not imported is no new target.
     pub fn load(name: &str) -> Result<Option<Dataset>, Fault> {
+        let found = Dataset::find(name)?;
+        found.map_or_else(|| parent_exists(name).map(|()| None), |dataset| Ok(Some(dataset)))
+    }
+
+    /// The same for one that is made where there is none: then `zfs create` itself says that nothing could hold it.
+    pub fn find(name: &str) -> Result<Option<Dataset>, Fault> {
         let arguments =
             ["get", "-Hp", "-d", "1", "-t", "filesystem,volume,snapshot", "-o", "name,property,value,source", PROPERTIES, name];
         let text = match command::run("zfs", arguments)? {
             Ok(text) => text,
-            Err(failed) if is_absent(&failed) => return parent_exists(name).map(|()| None),
+            Err(failed) if is_absent(&failed) => return Ok(None),
             Err(failed) => return Err(fault(name, &failed)),
         };
         let mut tables: BTreeMap<&str, BTreeMap<&str, Setting>> = BTreeMap::new();
@@ -111,7 +123,8 @@ impl Dataset {
             volmode: own.get("volmode").cloned().unwrap_or_default(),
             readonly: own.get("readonly").cloned().unwrap_or_default(),
             logical_referenced: number(&own, "logicalreferenced").unwrap_or(u64::MAX),
-            receiving: local(&own, RECEIVING),
+            written: number(&own, "written").unwrap_or(u64::MAX),
+            receiving: local(&own, RECEIVING).filter(|run| run != ENDED),
             hidden: local(&own, HIDDEN).is_some(),
             snapshots,
         }))
@@ -121,11 +134,11 @@ impl Dataset {
     pub fn open(name: &str) -> Result<Dataset, Fault> {
         Dataset::load(name)?.ok_or_else(|| Fault::new(Class::NotFound, format!("there is no dataset {name}")))
     }
+}
 
-    /// The device node of a volume.
-    pub fn node(&self) -> PathBuf {
-        PathBuf::from("/dev/zvol").join(&self.name)
-    }
+/// The device node of a volume.
+pub fn node(name: &str) -> PathBuf {
+    PathBuf::from("/dev/zvol").join(name)
 }
 
 fn number<T: std::str::FromStr>(table: &BTreeMap<&str, Setting>, key: &str) -> Option<T> {
@@ -152,17 +165,26 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
 pub fn create_volume(name: &str, size: u64, options: &[String]) -> Result<(), Fault> {
     let size = size.to_string();
     let fixed = ["create", "-s", "-V", &size];
-    zfs(name, fixed.into_iter().chain(options.iter().map(String::as_str)).chain([name]))
+    zfs(name, fixed.into_iter().chain(options.iter().map(String::as_str)).chain([name])).map_err(|fault| match fault.class {
+        Class::NotFound => fault.hint(IS_IT_THERE),
+        _ => fault,
+    })
 }
 
-/// Sets a property.
-pub fn set(name: &str, property: &str, value: &str) -> Result<(), Fault> {
-    zfs(name, ["set", &format!("{property}={value}"), name])
+/// Sets properties, each a name and a value.
+pub fn set(name: &str, properties: &[(&str, &str)]) -> Result<(), Fault> {
+    let settings: Vec<String> = properties.iter().map(|(property, value)| format!("{property}={value}")).collect();
+    zfs(name, ["set"].into_iter().chain(settings.iter().map(String::as_str)).chain([name]))
 }
 
 /// Removes a property that was set here.
 pub fn inherit(name: &str, property: &str) -> Result<(), Fault> {
     zfs(name, ["inherit", property, name])
+}
+
+/// Gives a property back the value that it was received with, or else inherits.
+pub fn revert(name: &str, property: &str) -> Result<(), Fault> {
+    zfs(name, ["inherit", "-S", property, name])
 }
 
 /// Takes a snapshot with a property set in the same act.
@@ -177,17 +199,19 @@ pub fn rename_snapshot(name: &str, from: &str, to: &str) -> Result<(), Fault> {
 
 /// Puts a hold on a snapshot; one of that tag that is there already is as good.
 pub fn hold(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
-    tolerate(name, ["hold", tag, &format!("{name}@{snapshot}")], "tag already exists")
+    tolerate(["hold", tag], name, &[snapshot], "tag already exists")
 }
 
-/// Takes a hold from a snapshot; none of that tag there is as good.
-pub fn release(tag: &str, name: &str, snapshot: &str) -> Result<(), Fault> {
-    tolerate(name, ["release", tag, &format!("{name}@{snapshot}")], "no such tag")
+/// Takes a hold from snapshots; none of that tag there is as good.
+pub fn release(tag: &str, name: &str, snapshots: &[&str]) -> Result<(), Fault> {
+    if snapshots.is_empty() { Ok(()) } else { tolerate(["release", tag], name, snapshots, "no such tag") }
 }
 
-fn tolerate(name: &str, arguments: [&str; 3], fine: &str) -> Result<(), Fault> {
-    match command::run("zfs", arguments)? {
-        Err(failed) if !failed.message.contains(fine) => Err(fault(name, &failed)),
+fn tolerate(words: [&str; 2], name: &str, snapshots: &[&str], fine: &str) -> Result<(), Fault> {
+    let full = snapshots.iter().map(|snapshot| format!("{name}@{snapshot}"));
+    match command::run("zfs", words.map(str::to_owned).into_iter().chain(full))? {
+        // One message for each snapshot.
+        Err(failed) if !failed.message.split("; ").all(|said| said.contains(fine)) => Err(fault(name, &failed)),
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -206,8 +230,16 @@ pub fn sync_pool(name: &str) -> Result<(), Fault> {
 
 /// Bytes of space written since a snapshot, metadata included: 0 proves that nothing changed, more proves nothing.
 pub fn written_since(name: &str, snapshot: &str) -> Result<u64, Fault> {
-    let text = command::run("zfs", ["get", "-Hp", "-o", "value", &format!("written@{snapshot}"), name])?
-        .map_err(|failed| fault(name, &failed))?;
+    property(name, &format!("written@{snapshot}"))
+}
+
+/// Bytes that a dataset may still take, quotas and reservations counted in.
+pub fn available(name: &str) -> Result<u64, Fault> {
+    property(name, "available")
+}
+
+fn property(name: &str, property: &str) -> Result<u64, Fault> {
+    let text = command::run("zfs", ["get", "-Hp", "-o", "value", property, name])?.map_err(|failed| fault(name, &failed))?;
     text.trim().parse().map_err(|_| garbled(name))
 }
 
@@ -232,8 +264,7 @@ fn is_absent(failed: &Failed) -> bool {
 fn parent_exists(name: &str) -> Result<(), Fault> {
     let parent = name.rsplit_once('/').map_or(name, |(parent, _)| parent);
     command::run("zfs", ["list", "-H", "-o", "name", parent])?.map(drop).map_err(|failed| match is_absent(&failed) {
-        true => Fault::new(Class::NotFound, format!("there is no dataset {parent} that could hold it"))
-            .hint("is the pool imported? is the name right?"),
+        true => Fault::new(Class::NotFound, format!("there is no dataset {parent} that could hold it")).hint(IS_IT_THERE),
         false => fault(parent, &failed),
     })
 }

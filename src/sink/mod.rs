@@ -13,4 +13,4 @@ pub mod zvol;
 pub use encoder::{Encoder, Sealed};
 pub use listing::{Listing, Style};
 pub use memory::Memory;
-pub use queue::WriteQueue;
+pub use queue::{Durable, WriteQueue};

@@ -17,11 +17,15 @@ const PER_THREAD: usize = 2;
 const APART: u64 = 4096;
 
 /// Applies changes to a device from several threads. The first error is final: nothing is tried again, and
-/// [`WriteQueue::drain`] reports it.
+/// [`WriteQueue::finish`] reports it.
 pub struct WriteQueue {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// That every change pushed to a [`WriteQueue`] is on the device for good: a sink records nothing without it.
+#[derive(Debug)]
+pub struct Durable(());
 
 struct Shared {
     device: Arc<Device>,
@@ -69,8 +73,15 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Waits until everything was applied.
-    pub fn drain(&self) -> Result<(), Fault> {
+    /// Waits until everything was applied, makes it durable, and lets go of the device. A queue that is dropped instead gives
+    /// up what waits.
+    pub fn finish(self) -> Result<Durable, Fault> {
+        self.drain()?;
+        self.shared.device.sync()?;
+        Ok(Durable(()))
+    }
+
+    fn drain(&self) -> Result<(), Fault> {
         let state = self.shared.wait_while(|state| state.failed.is_none() && (!state.waiting.is_empty() || state.under_way > 0));
         state.failed.clone().map_or(Ok(()), Err)
     }
@@ -124,5 +135,24 @@ fn apply(device: &Device, change: &Change) -> Result<(), Fault> {
     match change {
         Change::Data(data) => device.write(data.offset(), data.bytes()),
         Change::Zero { offset, len, .. } => device.zero(*offset, *len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Class;
+
+    #[test]
+    fn what_could_not_be_written_is_never_called_durable() {
+        // Every write to it fails: the disk is full.
+        for threads in [0, 1, 4] {
+            let device = Device::open_file(std::path::Path::new("/dev/full"), false).unwrap();
+            let queue = WriteQueue::new(Arc::new(device), threads);
+            let payload = vec![7; 4096].into();
+            // A thread that is quick has failed before the call returns, and then it says so.
+            let _ = queue.push(Change::Data { offset: 0, payload });
+            assert_eq!(queue.finish().unwrap_err().class, Class::NoSpace, "{threads} threads");
+        }
     }
 }

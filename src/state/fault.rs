@@ -120,7 +120,7 @@ impl Class {
 }
 
 /// A failure as the user will see it: what, of which class, and what may help.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its class.
     pub class: Class,

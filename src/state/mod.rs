@@ -11,6 +11,7 @@ mod identity;
 mod list;
 mod manifest;
 mod mark;
+mod plan;
 mod receipt;
 mod standing;
 
@@ -27,5 +28,6 @@ pub use manifest::{
     BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter, grain_digest,
 };
 pub use mark::{Mark, Run, escape_zfs_name};
+pub use plan::{Act, Condition, Plan};
 pub use receipt::Receipt;
-pub use standing::{Act, Head, Held, NextStream, Overrides, Plan, Standing, Unfinished, decide};
+pub use standing::{Head, Held, NextStream, Overrides, Standing, Unfinished, decide};

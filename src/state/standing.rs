@@ -2,7 +2,7 @@
 //!
 //! One function for every sink. No option given, it loses nothing but an unfinished run of our own.
 
-use super::{Class, Fault};
+use super::{Act, Class, Fault, Plan};
 use crate::format::{Header, Id};
 
 /// A state that the target holds and can prove.
@@ -12,6 +12,13 @@ pub struct Held {
     pub ids: Vec<Id>,
     /// Its name on the target.
     pub name: String,
+}
+
+impl Held {
+    /// It is the state of this id.
+    pub fn is(&self, id: Option<Id>) -> bool {
+        id.is_some_and(|id| self.ids.contains(&id))
+    }
 }
 
 /// What the live content of a target is.
@@ -81,43 +88,19 @@ pub struct Overrides {
     pub replace: bool,
 }
 
-/// What to do with the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Make the target, then apply; it reads as zero.
-    Create,
-    /// Make every byte read as zero, then apply.
-    Clear,
-    /// Apply to what is there.
-    Apply,
-    /// The target is in the to-state: read and verify, write nothing.
-    Already,
-}
-
-impl Act {
-    /// What a dry run says of it.
-    pub fn would(self) -> &'static str {
-        match self {
-            Act::Create => "would create the target and fill it",
-            Act::Clear => "would replace the whole content",
-            Act::Apply => "would apply the stream",
-            Act::Already => "would write nothing: the target is in this state",
+/// Decides what `next` may do with a target in this standing.
+pub fn decide(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
+    match (decide_at_once(standing, next, overrides), standing.marks.last()) {
+        // It may be the last one again: that is no reason to fail. So it is read to its end, and nothing is written.
+        (Err(refusal), Some(newest)) if standing.head == Head::AtMark && next.to.is_none() => {
+            Ok(Plan::at_end(refusal, newest.clone()))
         }
+        (decided, _) => decided,
     }
 }
 
-/// What to do, and what to go back to first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Go back to this state of the target first.
-    pub roll_back: Option<Held>,
-    /// Then do this.
-    pub act: Act,
-}
-
-/// Decides what `next` may do with a target in this standing.
-pub fn decide(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
-    let plain = |act| Ok(Plan { roll_back: None, act });
+fn decide_at_once(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
+    let plain = |act| Ok(Plan::new(act));
     let whole = next.from.is_none();
     if whole && overrides.replace && standing.head != Head::Absent && !at_goal(standing, next) {
         return plain(Act::Clear);
@@ -144,7 +127,7 @@ pub fn decide(standing: &Standing, next: NextStream, overrides: Overrides) -> Re
 
 /// An unfinished run of ours loses nothing when it is given up.
 fn receiving(standing: &Standing, run: &Unfinished, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
-    let plain = |act| Ok(Plan { roll_back: None, act });
+    let plain = |act| Ok(Plan::new(act));
     // Extents are absolute: the same states again, from the beginning, come out right over any part of themselves; but not over
     // what others wrote meanwhile, which no evidence tells from our own. So where there is a way back we take it.
     let same = run.stream == next.stream && run.from == next.from && run.to == next.to;
@@ -169,7 +152,7 @@ fn receiving(standing: &Standing, run: &Unfinished, next: NextStream, overrides:
 
 /// As if the target were at its newest mark (or, with `--rollback`, an older one), after going back there.
 fn back_then(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
-    let Plan { roll_back, act } = at_marks(standing, next, overrides)?;
+    let plan = at_marks(standing, next, overrides)?;
     if !standing.above.is_empty() && !overrides.rollback {
         return Err(Fault::new(
             Class::ForeignSnapshot,
@@ -177,21 +160,20 @@ fn back_then(standing: &Standing, next: NextStream, overrides: Overrides) -> Res
         )
         .hint("--rollback destroys them"));
     }
-    Ok(Plan { roll_back: roll_back.or_else(|| standing.marks.last().cloned()), act })
+    Ok(Plan { roll_back: plan.roll_back.or_else(|| standing.marks.last().cloned()), ..plan })
 }
 
 /// The content is that of the newest mark.
 fn at_marks(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
-    let holds = |held: &Held, id: Option<Id>| id.is_some_and(|id| held.ids.contains(&id));
     let Some((newest, older)) = standing.marks.split_last() else {
         return Err(Fault::new(Class::WrongBase, "the target holds no state that an increment could begin from")
             .hint("send the whole image: leave --from or --base away"));
     };
-    if holds(newest, next.to) {
-        return Ok(Plan { roll_back: None, act: Act::Already });
+    if newest.is(next.to) {
+        return Ok(Plan::new(Act::Already));
     }
-    if holds(newest, next.from) {
-        return Ok(Plan { roll_back: None, act: Act::Apply });
+    if newest.is(next.from) {
+        return Ok(Plan::new(Act::Apply));
     }
     if next.from.is_none() {
         return Err(Fault::new(
@@ -202,8 +184,10 @@ fn at_marks(standing: &Standing, next: NextStream, overrides: Overrides) -> Resu
         .hint("or --replace: the older states stay, the live content is replaced"));
     }
     let fault = |what: String| Fault::new(Class::WrongBase, what);
-    match older.iter().rev().find(|held| holds(held, next.from)) {
-        Some(held) if overrides.rollback && standing.way_back => Ok(Plan { roll_back: Some(held.clone()), act: Act::Apply }),
+    match older.iter().rev().find(|held| held.is(next.from)) {
+        Some(held) if overrides.rollback && standing.way_back => {
+            Ok(Plan { roll_back: Some(held.clone()), ..Plan::new(Act::Apply) })
+        }
         Some(held) => Err(fault(format!("the stream begins from {}, and the target is at {}", held.name, newest.name))
             .hint(format!("--rollback goes back to {} and gives up every newer state", held.name))),
         None => Err(fault(format!("the stream begins from a state that the target does not hold; it is at {}", newest.name))
@@ -213,7 +197,7 @@ fn at_marks(standing: &Standing, next: NextStream, overrides: Overrides) -> Resu
 
 /// The target is where the stream leads, whatever else was allowed.
 fn at_goal(standing: &Standing, next: NextStream) -> bool {
-    standing.head == Head::AtMark && standing.marks.last().zip(next.to).is_some_and(|(newest, to)| newest.ids.contains(&to))
+    standing.head == Head::AtMark && standing.marks.last().is_some_and(|newest| newest.is(next.to))
 }
 
 fn newest_name(standing: &Standing) -> &str {
@@ -247,8 +231,9 @@ mod tests {
         let above = if above { vec!["sanoid".to_owned()] } else { vec![] };
         let standing = Standing { head, marks: marks.iter().map(|n| held(*n)).collect(), above, way_back };
         match decide(&standing, next, Overrides { rollback, replace }) {
-            Ok(Plan { roll_back: None, act }) => format!("{act:?}"),
-            Ok(Plan { roll_back: Some(held), act }) => format!("back to {} {act:?}", held.name),
+            Ok(plan) if plan.check_end(None).is_err() => format!("Already or {}", plan.check_end(None).unwrap_err().class.word()),
+            Ok(Plan { roll_back: None, act, .. }) => format!("{act:?}"),
+            Ok(Plan { roll_back: Some(held), act, .. }) => format!("back to {} {act:?}", held.name),
             Err(fault) => fault.class.word().to_owned(),
         }
     }
@@ -262,6 +247,7 @@ mod tests {
         const ZVOL: bool = true;
         const FILE: bool = false;
         let has = "has-states/has-states/Clear";
+        let late = "Already or has-states/Already or has-states/Clear";
         let back = "back to m2 Apply";
         type Row<'a> = (&'a str, Head, &'a [u8], bool, bool, [&'a str; 9]);
         let rows: Vec<Row> = vec![
@@ -324,7 +310,7 @@ mod tests {
                     "wrong-base",
                     "Already",
                     "Apply",
-                    has,
+                    late,
                 ],
             ),
             (
@@ -342,7 +328,7 @@ mod tests {
                     "wrong-base",
                     "Already",
                     "Apply",
-                    has,
+                    late,
                 ],
             ),
             (
@@ -431,7 +417,7 @@ mod tests {
                 &[2],
                 false,
                 FILE,
-                [has, "Already", "Apply", "Apply", "wrong-base", "wrong-base", "Already", "Apply", has],
+                [has, "Already", "Apply", "Apply", "wrong-base", "wrong-base", "Already", "Apply", late],
             ),
             (
                 "file receiving 2→3",
@@ -476,6 +462,21 @@ mod tests {
                     let want = words.get(at).or(words.first()).unwrap();
                     assert_eq!(&got, want, "{label}, stream {from}→{to}, --rollback {rollback}, --replace {replace}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_where_the_target_is_is_not_refused() {
+        let standing = Standing { head: Head::AtMark, marks: vec![held(1), held(2)], above: vec![], way_back: true };
+        for (next, refusal) in
+            [(stream(0, 0), Class::HasStates), (stream(1, 0), Class::WrongBase), (stream(9, 0), Class::WrongBase)]
+        {
+            let plan = decide(&standing, next, Overrides::default()).unwrap();
+            assert_eq!((plan.act, &plan.roll_back), (Act::Already, &None));
+            assert_eq!((plan.check_end(Some(id(2))), plan.check_end(Some(id(102)))), (Ok(()), Ok(())));
+            for to in [Some(id(1)), Some(id(3)), None] {
+                assert_eq!(plan.check_end(to).unwrap_err().class, refusal);
             }
         }
     }

@@ -155,6 +155,18 @@ def the_device_is_hidden_between_runs_unless_told_otherwise():
 
 
 @test
+def a_volume_hidden_by_the_dataset_above_stays_so():
+    of, family, t = source(), Zvol("hiding"), Zvol("hiding/child")
+    family.sh("zfs create -o volmode=none {t}")
+    t.sh("zfs create -s -V 3M {t}")
+    for to in ("s1", "s2"):
+        t.nightly(of, to)
+        same(t.sh("zfs get -Hp -o value,source volmode {t}").out.strip(), f"none\tinherited from {family}", "volmode")
+        assert t.sh("udevadm settle; test -e /dev/zvol/{t}", check=False).code, "the device is there"
+    t.at(images["s2"])
+
+
+@test
 def a_volume_set_read_only_is_refused():
     of, t = volume("readonly", "s1")
     t.sh("zfs set readonly=on {t}")
@@ -200,12 +212,11 @@ def a_volume_claimed_by_device_mapper_is_refused():
     t.at(images["s2"])
 
 
-@test
-def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
-    of, t = volume("busy", "s1")
-    stream = of.stream("s2", "s1")
+@contextlib.contextmanager
+def half_way(t, stream):
+    """A run that has half of its stream, and then gets the rest."""
     slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {t}'"
-    half, go_on = stream.stat().st_size // 2, Path(bed.work, "go-on")
+    half, go_on = stream.stat().st_size // 2, Path(bed.work, f"go-on.{time.monotonic_ns()}")
     wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
     first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; tail -c +{half + 1} {stream}; }} | {slow}"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -213,15 +224,32 @@ def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
         for _ in range(100):
             if t.get("siphon:receiving") != "-":
                 break
-        refused(t.apply(stream, check=False), 6, "busy")
-        refused(t.apply(of.stream("s3", "s1"), check=False), 6, "busy")
+        yield
         go_on.touch()
         out, err = first.communicate(timeout=100)
     finally:
         first.kill()
     same(first.returncode, 0, err.decode())
+
+
+@test
+def a_second_run_is_turned_away_and_the_first_is_not_disturbed():
+    of, t = volume("busy", "s1")
+    with half_way(t, of.stream("s2", "s1")):
+        refused(t.apply(of.stream("s2", "s1"), check=False), 6, "busy")
+        refused(t.apply(of.stream("s3", "s1"), check=False), 6, "busy")
     t.at(images["s2"])
     assert t.get("volmode") == "none" and t.sh("test -e /dev/zvol/{t}", check=False).code, "the device is still there"
+
+
+@test
+def a_name_taken_by_others_in_mid_run_is_gone_round():
+    of, t = volume("name_taken", "s1")
+    with half_way(t, of.stream("s2", "s1")):
+        t.sh("zfs snapshot {t}@s2")
+    names = t.snapshots()
+    assert names[:2] == ["s1", "s2"] and names[2].startswith("s2."), names
+    t.at(images["s2"])
 
 
 @contextlib.contextmanager
@@ -272,7 +300,7 @@ def a_full_pool_is_an_error_and_heals():
         t = Zvol("x")
         t.name = "small/x"
         t.apply(of.stream("s0"))
-        refused(t.nightly(of, "s1", check=False), 1, "io")  # for a quota the kernel says no more than that
+        assert "quota" in refused(t.nightly(of, "s1", check=False), 1, "no-space").err  # though the kernel says EIO
         t.at(image, "s0", live=False)
         vm("zfs set quota=none small")
         t.nightly(of, "s1")

@@ -214,6 +214,40 @@ def streams_of_files_go_on_and_start_over():
 
 
 @test
+def a_stream_of_a_file_sent_again_is_there_already():
+    source()
+    t, a, b, c = Zvol("again"), images["s1"], images["s2"], images["s3"]
+    t.apply(file_stream(a)).code
+    t.apply(file_stream(b, a))
+    before = t.print()
+    for stream in (file_stream(b, a), file_stream(b)):
+        assert receipt(t.apply(stream))["already"]
+        assert "already" not in t.apply(stream, "--dry-run").out
+        refused(t.sh(f"head -c -9 {stream} | zvol-apply {{t}}", check=False), 3, "truncated")
+    for stream, word in ((file_stream(c, a), "wrong-base"), (file_stream(a), "has-states"), (file_stream(b, a, live=True), "wrong-base")):
+        refused(t.apply(stream, check=False), 4, word)
+        refused(t.apply(stream, "--dry-run", check=False), 4, word)
+    same(t.print(), before, "after streams that were refused")
+    t.at(b)
+    t.write(0, 512)
+    refused(t.apply(file_stream(b, a), check=False), 4, "written-since")
+
+
+@test
+def a_base_of_another_size_is_refused_before_anything_is_given_up():
+    of, t = volume("base_size", "s1", "s2")
+    of.path.joinpath("s1").write_bytes(images["s1"] + bytes(4096))
+    t.write(0, 4096, byte=0xBB)
+    before, written = t.print(), t.get("written")
+    for options in ("--dry-run --rollback", "--mark --rollback"):
+        assert "bytes" in refused(t.apply(of.stream("s3", "s1"), options, check=False), 4, "wrong-base").err
+    same((t.print(), t.get("written")), (before, written), "after the refusal")
+    of.path.joinpath("s1").write_bytes(images["s1"])
+    t.apply(of.stream("s4", "s1"), "--mark --rollback")
+    t.at(images["s4"])
+
+
+@test
 def a_dry_run_touches_nothing():
     of, t = source(), Zvol("dry")
     assert t.apply(of.stream("s1"), "--dry-run").err and t.sh("zfs list {t}", check=False).code, "a dry run made the volume"

@@ -13,7 +13,7 @@ use crate::format::{Change, Header, Id, Image};
 use crate::host::device::Device;
 use crate::host::record::{HeldState, Receiving, Record};
 use crate::host::stamp::Between;
-use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Receipt, Standing, decide, escape};
+use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide, escape};
 
 use super::WriteQueue;
 use target::Target;
@@ -54,12 +54,10 @@ enum Stage {
 
 /// A stream that is read to its end and verified, while nothing is written.
 enum Watching {
-    /// The target is where the stream leads.
-    Already,
+    /// The target is where the stream leads, or its end refuses it.
+    Already(Plan),
     /// The user wants to know whether it would be accepted.
     DryRun(Act),
-    /// Refused, unless its end shows that the target is in that state already.
-    Refused { fault: Fault, held: Vec<Id> },
 }
 
 /// What became of a stream.
@@ -87,13 +85,12 @@ impl RawImage {
         let target = Target::open(path, state_dir, *trust)?;
         let standing = target.standing()?;
         let overrides = Overrides { rollback: false, replace: *replace };
-        let act = match decide(&standing, NextStream::from(header), overrides) {
-            Ok(plan) => plan.act,
-            Err(fault) => return refuse(fault, &target, standing, header),
-        };
+        let decided = decide(&standing, NextStream::from(header), overrides);
+        let plan = decided.or_else(|fault| Err(explain(fault, &target, &standing.head)?))?;
+        let act = plan.act;
         check_sizes(&target, act, header, image)?;
         match act {
-            Act::Already => Ok(Stage::Watching(Watching::Already)),
+            Act::Already => Ok(Stage::Watching(Watching::Already(plan))),
             Act::Create | Act::Clear | Act::Apply if *dry_run => Ok(Stage::Watching(Watching::DryRun(act))),
             Act::Create | Act::Clear | Act::Apply => Ok(Stage::Writing(Box::new(Writing::begin(target, act, header, image)?))),
         }
@@ -118,27 +115,21 @@ impl Sink for RawImage {
 
     fn commit(self, proof: Proof) -> Result<Outcome, Fault> {
         let receipt = proof.receipt("image-apply", &self.options.path.display().to_string());
-        let already = Outcome::Done(Box::new(Receipt { already: true, ..receipt.clone() }));
         match self.stage {
             Stage::Writing(writing) => writing.commit(&proof).map(|()| Outcome::Done(Box::new(receipt))),
-            Stage::Watching(Watching::Already) => Ok(already),
+            Stage::Watching(Watching::Already(plan)) => {
+                plan.check_end(proof.ending().to)?;
+                Ok(Outcome::Done(Box::new(Receipt { already: true, ..receipt })))
+            }
             Stage::Watching(Watching::DryRun(act)) => Ok(Outcome::Would(act)),
-            Stage::Watching(Watching::Refused { fault, held }) => match proof.ending().to {
-                Some(to) if held.contains(&to) => Ok(already),
-                _ => Err(fault),
-            },
             Stage::Waiting => Err(out_of_turn()),
         }
     }
 }
 
-/// A stream that says only at its end where it leads may lead to where the target is: that is no reason to fail.
-fn refuse(fault: Fault, target: &Target, standing: Standing, header: &Header) -> Result<Stage, Fault> {
-    if standing.head == Head::AtMark && header.to.is_none() {
-        let held = standing.marks.into_iter().flat_map(|held| held.ids).collect();
-        return Ok(Stage::Watching(Watching::Refused { fault, held }));
-    }
-    Err(match (standing.head, &target.record) {
+/// A refusal, with what is known of files and devices.
+fn explain(fault: Fault, target: &Target, head: &Head) -> Result<Fault, Fault> {
+    Ok(match (head, &target.record) {
         (Head::WrittenSince, Some(record)) => explain_written(fault, target.between(record)?),
         (Head::Foreign, None) if target.is_block && target.records.is_none() => {
             fault.hint("the device has no name that lasts, so no state of it can be kept, and it takes only whole streams")
@@ -250,8 +241,7 @@ impl Writing {
     fn commit(mut self, proof: &Proof) -> Result<(), Fault> {
         let end = if self.defined.is_some() { self.device.size()? } else { 0 };
         self.fill_to(end, end)?;
-        self.queue.drain()?;
-        self.device.sync()?;
+        self.queue.finish()?;
         self.target.still_there()?;
         let Some(records) = &self.target.records else { return Ok(()) };
         let Some(id) = proof.ending().to else {

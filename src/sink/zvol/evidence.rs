@@ -12,16 +12,26 @@ use super::marks::{self, Marked};
 /// Snapshot that stands in for the head while the send stream is looked at.
 const CHECK: &str = "siphon-check";
 
-/// Somebody wrote to the volume since this snapshot; asked under our claim on the device.
+/// The volume with all that anybody wrote to it, seen under our claim on the device.
 ///
-/// A dirty page of the device counts in nothing until it is written out, and a write counts in `written@` only from the
-/// next transaction group on: hence the order. `written@` 0 is proof. More is none: a roll-back leaves 1 KiB there, a new
-/// size 12 KiB; then a send stream since the mark says whether data changed. An open volume cannot be sent, so a snapshot
-/// stands in for it.
-pub fn written_since_claimed(device: &Device, dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+/// A dirty page of the device counts in nothing until it is written out, and a write counts in what ZFS says of a volume only
+/// from the next transaction group on: hence the order.
+pub fn settled(device: &Device, name: &str) -> Result<Dataset, Fault> {
     device.sync()?;
-    zfs::sync_pool(&dataset.name)?;
-    if zfs::written_since(&dataset.name, &newest.snapshot.name)? == 0 {
+    zfs::sync_pool(name)?;
+    Dataset::open(name)
+}
+
+/// Somebody wrote to the volume since this snapshot; asked of a [`settled`] volume, under our claim on the device.
+///
+/// Space written since 0 is proof. More is none: a roll-back and a device shown again leave 1 KiB there, a new size 12 KiB;
+/// then a send stream since the mark says whether data changed. An open volume cannot be sent, so a snapshot stands in for it.
+pub fn written_since_claimed(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+    let written = match dataset.snapshots.last() {
+        Some(last) if last.guid == newest.snapshot.guid => dataset.written,
+        _ => zfs::written_since(&dataset.name, &newest.snapshot.name)?,
+    };
+    if written == 0 {
         return Ok(false);
     }
     zfs::snapshot(&dataset.name, CHECK, zfs::CHECK, &dataset.guid.to_string())?;

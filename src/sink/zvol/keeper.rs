@@ -3,17 +3,15 @@
 //! It is asked for three things, in plain values: to prepare the volume for a stream with these ids and sizes, to commit
 //! what was written, and to let go. So it can become a process of its own, with the parser behind a sandbox.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::claim::{self, Exposure, NODE_TIMEOUT};
 use super::marks::{self, Marked};
 use super::{Options, evidence};
 use crate::format::{Digest, Id};
-use crate::host::device::{Device, Zeroing};
+use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
+use crate::sink::Durable;
 use crate::state::{Act, Class, Fault, Head, Held, Mark, NextStream, Plan, Run, Standing, decide};
 
 /// What the stream's beginning says, as far as the keeper needs it.
@@ -31,16 +29,10 @@ pub struct Request {
     pub new_size: u64,
 }
 
-/// udev makes the link to a new node some 0.1 s after the fact; under load it took seconds.
-const NODE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Seconds within which udev gives a new node its owner and group.
-const UDEV_SECONDS: i64 = 5;
-/// How long a device may take to vanish once it was hidden.
-const HIDE_PATIENCE: Duration = Duration::from_millis(500);
-/// How often it is hidden again when it does not vanish: somebody has it open.
-const HIDE_ATTEMPTS: u32 = 10;
 /// Block size of the volumes that we create, unless told otherwise: bytes.
 const DEFAULT_BLOCK: u64 = 16 << 10;
+/// Where fewer bytes than this are left to a volume, it is full.
+const FULL: u64 = 1 << 20;
 
 /// The volume under our claim.
 pub struct Keeper {
@@ -48,44 +40,58 @@ pub struct Keeper {
     request: Request,
     dataset: Dataset,
     device: Arc<Device>,
-    act: Act,
+    plan: Plan,
     /// Dropped last: hides the device once it is closed.
-    _exposure: Exposure,
+    exposure: Exposure,
+}
+
+/// What would be done, in a plan and in words.
+pub fn would(options: &Options, request: &Request) -> Result<(Plan, String), Fault> {
+    let known = only_volume(Dataset::load(&options.name)?)?;
+    let mut standing = marks::standing(known.as_ref());
+    if let (Head::AtMark, Some(dataset)) = (&standing.head, &known)
+        && let Some(newest) = marks::marks(dataset).last()
+        && evidence::written_since(dataset, newest)?
+    {
+        standing.head = Head::WrittenSince;
+    }
+    let plan = decide(&standing, request.next, options.overrides)?;
+    if let Some(dataset) = &known {
+        check_base(dataset, &plan, request)?;
+    }
+    let words = describe(&plan, &standing);
+    Ok((plan, words))
 }
 
 impl Keeper {
-    /// Finds out what the volume is in, decides, and prepares it: nothing is touched before the decision. `None`: a dry run.
-    pub fn prepare(options: Options, request: Request) -> Result<Option<Keeper>, Fault> {
-        let known = Dataset::load(&options.name)?;
-        if known.as_ref().is_some_and(|dataset| dataset.volsize.is_none()) {
-            return Err(Fault::new(Class::Unsupported, "this is a file system, not a volume"));
-        }
+    /// Finds out what the volume is in, decides, and prepares it: nothing is touched before the decision.
+    pub fn prepare(options: Options, request: Request) -> Result<Keeper, Fault> {
+        let whole = request.next.from.is_none();
+        let known = only_volume(if whole { Dataset::find(&options.name)? } else { Dataset::load(&options.name)? })?;
         // What can be refused without the device is refused before the device is shown to anybody.
-        let mut standing = marks::standing(known.as_ref());
+        let standing = marks::standing(known.as_ref());
         let plan = decide(&standing, request.next, options.overrides)?;
-        if options.dry_run {
-            if let (Head::AtMark, Some(dataset)) = (&standing.head, &known)
-                && let Some(newest) = marks::marks(dataset).last()
-                && evidence::written_since(dataset, newest)?
-            {
-                standing.head = Head::WrittenSince;
-            }
-            let plan = decide(&standing, request.next, options.overrides)?;
-            options.note(&describe(&plan, &standing));
-            return Ok(None);
-        }
-        let created = known.is_none();
-        let dataset = match known {
-            Some(dataset) => dataset,
+        let (mut exposure, block) = match &known {
+            Some(dataset) => (Exposure::show(dataset)?, dataset.volblocksize),
             None => create(&options, &request)?,
         };
-        let (exposure, device) = claim(&dataset)?;
-        // Under the claim: look again, and closer.
-        let (dataset, standing) = settled_standing(&options, &device)?;
-        let plan = if created { plan } else { decide(&standing, request.next, options.overrides)? };
-        let mut keeper = Keeper { options, request, dataset, device, act: plan.act, _exposure: exposure };
-        keeper.begin(&plan, &standing)?;
-        Ok(Some(keeper))
+        let device = exposure.open(block)?;
+        let (dataset, standing, plan) = match known {
+            // We made it a moment ago.
+            None => (Dataset::open(&options.name)?, standing, plan),
+            Some(known) => {
+                // Visible already: left so by a run that was killed. While another run had it, it was not ours to hide.
+                exposure.hide |= known.hidden;
+                // Under the claim: look again, and closer.
+                let (dataset, standing) = settled_standing(&options, &device)?;
+                let plan = decide(&standing, request.next, options.overrides)?;
+                (dataset, standing, plan)
+            }
+        };
+        check_base(&dataset, &plan, &request)?;
+        let mut keeper = Keeper { options, request, dataset, device, plan, exposure };
+        keeper.begin(&standing)?;
+        Ok(keeper)
     }
 
     /// The open volume.
@@ -93,34 +99,25 @@ impl Keeper {
         Arc::clone(&self.device)
     }
 
-    /// What is to be done with the stream.
-    pub fn act(&self) -> Act {
-        self.act
+    /// Nothing is to be written.
+    pub fn only_reads(&self) -> bool {
+        self.plan.act == Act::Already
     }
 
-    fn begin(&mut self, plan: &Plan, standing: &Standing) -> Result<(), Fault> {
-        if let Some(held) = &plan.roll_back {
-            self.roll_back(held, standing)?;
+    fn begin(&mut self, standing: &Standing) -> Result<(), Fault> {
+        if let Some(held) = self.plan.roll_back.clone() {
+            self.roll_back(&held, standing)?;
         }
-        if plan.act == Act::Already {
+        if self.only_reads() {
             return Ok(());
         }
-        let newest = marks::marks(&self.dataset).pop();
-        if let (Act::Apply, Some(newest)) = (plan.act, &newest)
-            && newest.mark.size != self.request.old_size
-        {
-            let (told, known) = (self.request.old_size, newest.mark.size);
-            return Err(Fault::new(
-                Class::WrongBase,
-                format!("the stream says its base has {told} bytes; the mark says {known}"),
-            ));
-        }
         let NextStream { stream, from, to } = self.request.next;
-        let newest_mark = newest.map(|marked| marked.snapshot.guid);
+        let newest_mark = marks::marks(&self.dataset).pop().map(|marked| marked.snapshot.guid);
         let run = Run { dataset: self.dataset.guid, newest_mark, stream, from, to };
-        zfs::set(&self.dataset.name, zfs::RECEIVING, &run.to_text())?;
+        // By itself and first: whatever is done to the volume from here on is on record.
+        zfs::set(&self.dataset.name, &[(zfs::RECEIVING, &run.to_text())])?;
         self.fit()?;
-        match plan.act {
+        match self.plan.act {
             Act::Clear => self.device.zero(0, self.device.size()?),
             // The rest behind the image is zero, always; what the image gave up becomes rest.
             Act::Apply if self.request.new_size < self.request.old_size => {
@@ -135,8 +132,8 @@ impl Keeper {
         let wanted = volume_size(self.request.new_size, self.dataset.volblocksize);
         let size = self.dataset.volsize.unwrap_or(0);
         if wanted > size || wanted < size && self.options.shrink {
-            zfs::set(&self.dataset.name, "volsize", &wanted.to_string())?;
-            wait(
+            zfs::set(&self.dataset.name, &[("volsize", &wanted.to_string())])?;
+            claim::wait(
                 NODE_TIMEOUT,
                 || Ok((self.device.size()? == wanted).then_some(())),
                 || format!("{} does not take its new size", self.dataset.name),
@@ -156,44 +153,97 @@ impl Keeper {
             [] => format!("going back to {}: giving up what was written since", held.name),
             lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
         });
-        for name in &newer {
-            zfs::release(zfs::HOLD, &self.dataset.name, name)?;
-        }
+        zfs::release(zfs::HOLD, &self.dataset.name, &newer)?;
         zfs::rollback(&self.dataset.name, &held.name, !lost.is_empty())?;
         self.device.invalidate();
-        // The run that ended here is over, also where nothing is written after it.
-        zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
+        if self.only_reads() {
+            // The run that ended here is over. Where another begins, its record takes the place of this one.
+            zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
+        }
         self.dataset = Dataset::open(&self.dataset.name)?;
         Ok(())
     }
 
-    /// Makes durable what was written, and takes the snapshot that is the commit. `None`: the stream led to no state.
-    pub fn commit(self, to: Option<Id>, digest: Digest) -> Result<Option<Marked>, Fault> {
+    /// Takes the snapshot that is the commit of what was written. `None`: the stream led to no state.
+    pub fn commit(mut self, _: Durable, to: Option<Id>, digest: Digest) -> Result<Option<Marked>, Fault> {
         let name = &self.dataset.name;
-        if self.act == Act::Already {
-            return marks::settle(&Dataset::open(name)?, self.options.hold);
+        self.plan.check_end(to)?;
+        if self.only_reads() {
+            let marked = marks::settle(&self.dataset, self.options.hold)?;
+            self.exposure.end_run(&self.dataset)?;
+            return Ok(marked);
         }
-        self.device.sync()?;
         let Some(state) = to else {
-            // With sync=disabled that was no more than a promise. A snapshot, below, waits for its transaction group.
+            // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
             zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
+        let committed = match self.snapshot(&self.dataset, state, digest) {
+            // Somebody took the name since we looked.
+            Err(fault) if fault.class == Class::Exists => self.snapshot(&Dataset::open(name)?, state, digest),
+            taken => taken,
+        }?;
+        let settled =
+            if self.options.mark { marks::settle(&committed, self.options.hold)? } else { marks::marks(&committed).pop() };
+        self.exposure.end_run(&committed)?;
+        Ok(settled)
+    }
+
+    /// Under its final name at once, where it is to be a mark. The names that are taken are those of `seen`.
+    fn snapshot(&self, seen: &Dataset, state: Id, digest: Digest) -> Result<Dataset, Fault> {
         let Request { next, source, to_name, new_size, .. } = &self.request;
-        let name_it = marks::choose_name(name, &self.dataset.snapshots, to_name, state);
-        let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name: name_it };
-        let committed = marks::commit(&self.dataset, next.stream, &mark)?;
-        if self.options.mark { marks::settle(&committed, self.options.hold) } else { Ok(marks::marks(&committed).pop()) }
+        let name = marks::choose_name(&seen.name, &seen.snapshots, to_name, state);
+        let called = if self.options.mark { name.clone() } else { marks::pending_name(&seen.snapshots, next.stream) };
+        let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name };
+        marks::commit(&seen.name, &called, &mark)
+    }
+
+    /// A failure of a write, and why: for a quota the kernel says no more than EIO.
+    pub fn explain(&self, failed: Fault) -> Fault {
+        let left = || zfs::available(&self.dataset.name).unwrap_or(u64::MAX);
+        if failed.class != Class::Io || left() >= FULL {
+            return failed;
+        }
+        Fault { class: Class::NoSpace, ..failed }.hint(format!(
+            "no space is left to {0}: `zfs get -r quota,refquota,available {0}`, and those above it",
+            self.dataset.name
+        ))
     }
 }
 
-fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
+/// Only volumes take streams.
+fn only_volume(known: Option<Dataset>) -> Result<Option<Dataset>, Fault> {
+    match known {
+        Some(dataset) if dataset.volsize.is_none() => Err(Fault::new(Class::Unsupported, "this is a file system, not a volume")),
+        known => Ok(known),
+    }
+}
+
+/// The mark that the stream is applied to has the size that the stream says.
+fn check_base(dataset: &Dataset, plan: &Plan, request: &Request) -> Result<(), Fault> {
+    let marks = marks::marks(dataset);
+    let base = match &plan.roll_back {
+        Some(held) => marks.iter().find(|marked| marked.snapshot.name == held.name),
+        None => marks.last(),
+    };
+    match base {
+        Some(base) if plan.act == Act::Apply && base.mark.size != request.old_size => Err(Fault::new(
+            Class::WrongBase,
+            format!("the stream says its base has {} bytes; the mark says {}", request.old_size, base.mark.size),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Makes the volume, its device shown; and says how large its blocks are.
+fn create(options: &Options, request: &Request) -> Result<(Exposure, u64), Fault> {
     let block = options.block_size.unwrap_or(DEFAULT_BLOCK);
+    let hide = !options.properties.iter().any(|property| property.starts_with("volmode="));
     let mut arguments = vec!["-b".to_owned(), block.to_string()];
     let mut set = |setting: String| arguments.extend(["-o".to_owned(), setting]);
-    if !options.properties.iter().any(|property| property.starts_with("volmode=")) {
-        set("volmode=none".to_owned());
+    if hide {
+        set(format!("volmode={}", claim::SHOWN));
         set(format!("{}=yes", zfs::HIDDEN));
     }
     for property in &options.properties {
@@ -205,12 +255,14 @@ fn create(options: &Options, request: &Request) -> Result<Dataset, Fault> {
         }
         set(property.clone());
     }
-    let created = zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments);
-    if created.as_ref().is_err_and(|fault| fault.class == Class::Exists) {
-        return Err(Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"));
+    match zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments) {
+        Err(fault) if fault.class == Class::Exists => {
+            Err(Fault::new(Class::Busy, "another run has just created the volume").hint("try again when it has ended"))
+        }
+        Err(fault) => Err(fault),
+        Ok(()) if hide => Ok((Exposure::of_new(&options.name), block)),
+        Ok(()) => Ok((Exposure::show(&Dataset::open(&options.name)?)?, block)),
     }
-    created?;
-    Dataset::open(&options.name)
 }
 
 /// A volume has whole blocks, and at least one: bytes.
@@ -219,89 +271,21 @@ fn volume_size(image: u64, block: u64) -> u64 {
     image.max(1).checked_next_multiple_of(block).unwrap_or(u64::MAX)
 }
 
-/// Shows the volume's device if it is hidden, and opens it for us alone.
-fn claim(dataset: &Dataset) -> Result<(Exposure, Arc<Device>), Fault> {
-    if dataset.readonly.value == "on" {
-        return Err(
-            Fault::new(Class::Permission, "the volume is read-only").hint(format!("zfs set readonly=off {}", dataset.name))
-        );
-    }
-    let was_hidden = dataset.volmode.value == "none";
-    // Until the device is ours, another run may be using it: hide then only what we showed.
-    let mut exposure = Exposure { name: dataset.name.clone(), hide: was_hidden };
-    if was_hidden {
-        zfs::set(&dataset.name, "volmode", "dev")?;
-    }
-    let node = dataset.node();
-    let zeroing = Zeroing::DiscardBlocks(dataset.volblocksize.max(512));
-    let opened = wait(NODE_TIMEOUT, || open_checked(&node, dataset, zeroing), || format!("{} does not appear", node.display()))?;
-    // Visible already: left so by a run that was killed. While another run has it, it is not ours to hide.
-    exposure.hide |= dataset.hidden;
-    Ok((exposure, Arc::new(opened)))
-}
-
-/// Opens the node, once it is there and is that of the dataset: links lag behind, and node numbers are used again.
-fn open_checked(node: &Path, dataset: &Dataset, zeroing: Zeroing) -> Result<Option<Device>, Fault> {
-    if !node.exists() {
-        return Ok(None);
-    }
-    let device = match Device::open_block(node, zeroing) {
-        Ok(device) => device,
-        // The link was there, the node is not yet.
-        Err(fault) if fault.class == Class::NotFound => return Ok(None),
-        // Or it is there, and udev has not yet given it to its group.
-        Err(fault) if fault.class == Class::Permission && is_fresh(node) => return Ok(None),
-        Err(fault) => return Err(fault),
-    };
-    Ok((device.zvol_name().as_deref() == Some(dataset.name.as_str())).then_some(device))
-}
-
-/// The node was made, or changed hands, just now.
-fn is_fresh(node: &Path) -> bool {
-    let changed = node.metadata().map(|meta| meta.ctime()).unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs().cast_signed()).unwrap_or_default();
-    now.saturating_sub(changed) < UDEV_SECONDS
-}
-
-/// Tries until there is something, or the time is up.
-fn wait<T>(
-    patience: Duration,
-    mut attempt: impl FnMut() -> Result<Option<T>, Fault>,
-    late: impl Fn() -> String,
-) -> Result<T, Fault> {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = attempt()? {
-            return Ok(found);
-        }
-        if start.elapsed() > patience {
-            return Err(Fault::new(Class::Io, late()).hint("is udev running? `udevadm settle` waits for it"));
-        }
-        sleep(Duration::from_millis(20));
-    }
-}
-
-/// Settles what an earlier run left committed but unnamed, then says what the volume is in, evidence included.
+/// Settles what an earlier run left committed but unnamed or without its hold, then says what the volume is in, evidence
+/// included.
 fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Standing), Fault> {
-    let mut dataset = Dataset::open(&options.name)?;
-    let unnamed = marks::marks(&dataset).iter().any(Marked::is_pending);
-    if unnamed {
+    let mut dataset = evidence::settled(device, &options.name)?;
+    let unsettled = marks::is_unsettled(&dataset, options.hold);
+    if unsettled {
         marks::settle(&dataset, options.hold)?;
     }
-    if evidence::forget_check(&dataset)? || unnamed {
+    if evidence::forget_check(&dataset)? || unsettled {
         dataset = Dataset::open(&options.name)?;
     }
     let mut standing = marks::standing(Some(&dataset));
-    if standing.head == Head::Blank {
-        // What others wrote counts in nothing before it is written out.
-        device.sync()?;
-        zfs::sync_pool(&options.name)?;
-        dataset = Dataset::open(&options.name)?;
-        standing = marks::standing(Some(&dataset));
-    }
     if standing.head == Head::AtMark
         && let Some(newest) = marks::marks(&dataset).last()
-        && evidence::written_since_claimed(device, &dataset, newest)?
+        && evidence::written_since_claimed(&dataset, newest)?
     {
         standing.head = Head::WrittenSince;
     }
@@ -316,28 +300,5 @@ fn describe(plan: &Plan, standing: &Standing) -> String {
             format!("would go back to {}, giving up {}; then {}", held.name, standing.above.join(", "), plan.act.would())
         }
         None => plan.act.would().to_owned(),
-    }
-}
-
-/// Hides a device again when it is let go.
-struct Exposure {
-    name: String,
-    hide: bool,
-}
-
-impl Drop for Exposure {
-    fn drop(&mut self) {
-        if !self.hide {
-            return;
-        }
-        // udev looks at a device that was just closed, and ZFS leaves one that is open where it is, without a word.
-        let node = Path::new("/dev/zvol").join(&self.name);
-        for _ in 0..HIDE_ATTEMPTS {
-            // Not worth failing for; the next run hides it.
-            let gone = || Ok((!node.exists()).then_some(()));
-            if zfs::set(&self.name, "volmode", "none").is_err() || wait(HIDE_PATIENCE, gone, String::new).is_ok() {
-                return;
-            }
-        }
     }
 }

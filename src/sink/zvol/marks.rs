@@ -111,25 +111,34 @@ pub fn choose_name(dataset: &str, taken: &[Snapshot], source_name: &[u8], state:
     candidates.into_iter().chain(numbered).find(fits).unwrap_or_default()
 }
 
-/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device. Gives
-/// the dataset as it is then.
-pub fn commit(before: &Dataset, stream: Id, mark: &Mark) -> Result<Dataset, Fault> {
-    let dataset = &before.name;
+/// The name of a committed snapshot that gets its own later.
+pub fn pending_name(taken: &[Snapshot], stream: Id) -> String {
     let plain = format!("{PENDING}{}", stream.short());
-    let free = |name: &String| before.snapshots.iter().all(|snapshot| snapshot.name != *name);
+    let free = |name: &String| taken.iter().all(|snapshot| snapshot.name != *name);
     let numbered = (2_u64..).map(|n| format!("{plain}.{n}"));
     // The numbers do not end, and only finitely many names are taken.
-    let pending = std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or_default();
-    zfs::snapshot(dataset, &pending, zfs::MARK, &mark.to_text())?;
+    std::iter::once(plain.clone()).chain(numbered).find(free).unwrap_or_default()
+}
+
+/// Takes the snapshot that is the commit, with its record, in one act; under the still exclusive claim on the device. Gives
+/// the dataset as it is then.
+pub fn commit(dataset: &str, snapshot: &str, mark: &Mark) -> Result<Dataset, Fault> {
+    zfs::snapshot(dataset, snapshot, zfs::MARK, &mark.to_text())?;
     let after = Dataset::open(dataset)?;
     match marks(&after).pop() {
-        Some(marked) if marked.snapshot.name == pending && marked.mark == *mark => Ok(after),
-        _ => Err(Fault::new(Class::Io, format!("the snapshot {dataset}@{pending} is not there, or not as it was made"))),
+        Some(marked) if marked.snapshot.name == snapshot && marked.mark == *mark => Ok(after),
+        _ => Err(Fault::new(Class::Io, format!("the snapshot {dataset}@{snapshot} is not there, or not as it was made"))),
     }
 }
 
-/// Gives a committed snapshot its name and our hold, moves the hold on from older marks, and ends the run's record. May be
-/// broken off anywhere and done again.
+/// A run died after its commit: a mark has no name yet, or the newest no hold.
+pub fn is_unsettled(dataset: &Dataset, hold: bool) -> bool {
+    let marks = marks(dataset);
+    marks.iter().any(Marked::is_pending) || hold && marks.last().is_some_and(|newest| newest.snapshot.holds == 0)
+}
+
+/// Gives a committed snapshot its name and our hold, and moves the hold on from older marks. May be broken off anywhere and
+/// done again.
 pub fn settle(dataset: &Dataset, hold: bool) -> Result<Option<Marked>, Fault> {
     let mut all = marks(dataset);
     for marked in all.iter_mut().filter(|marked| marked.is_pending()) {
@@ -143,12 +152,15 @@ pub fn settle(dataset: &Dataset, hold: bool) -> Result<Option<Marked>, Fault> {
     if hold && newest.snapshot.holds == 0 {
         zfs::hold(zfs::HOLD, &dataset.name, &newest.snapshot.name)?;
     }
-    for marked in older.iter().filter(|marked| hold && marked.snapshot.holds > 0) {
-        zfs::release(zfs::HOLD, &dataset.name, &marked.snapshot.name)?;
-    }
-    // A run that did not end keeps its record; one that ended here, or was left behind by a roll-back, has none.
-    if dataset.receiving.is_some() && unfinished(dataset).is_none() {
-        zfs::inherit(&dataset.name, zfs::RECEIVING)?;
+    if hold {
+        let held = older.iter().filter(|marked| marked.snapshot.holds > 0).map(|marked| marked.snapshot.name.as_str());
+        zfs::release(zfs::HOLD, &dataset.name, &held.collect::<Vec<_>>())?;
     }
     Ok(Some(newest.clone()))
+}
+
+/// The record of a run that ended, or was left behind by a roll-back. Nobody believes it; but a roll-back by hand could bring
+/// back the mark that it is bound to.
+pub fn is_record_stale(dataset: &Dataset) -> bool {
+    dataset.receiving.is_some() && unfinished(dataset).is_none()
 }

@@ -3,16 +3,17 @@
 //! Two halves: the [`keeper`] runs `zfs` and never reads the stream; [`Zvol`] takes the stream's changes and writes them to
 //! the device that the keeper opened.
 
+mod claim;
 pub mod evidence;
 mod keeper;
 pub mod marks;
 
 use crate::flow::{Proof, Sink};
 use crate::format::{Change, Header, Image};
-use crate::state::{Act, Class, Fault, NextStream, Overrides, Receipt};
+use crate::state::{Class, Fault, NextStream, Overrides, Plan, Receipt};
 
 use super::WriteQueue;
-use keeper::{Keeper, Request};
+use keeper::{Keeper, Request, would};
 use marks::Marked;
 
 /// Writes in flight: more gained nothing on zvols, fewer lost.
@@ -57,7 +58,8 @@ enum Stage {
     Waiting,
     // In this order: the queue lets go of the device before the keeper hides it.
     Writing(WriteQueue, Box<Keeper>),
-    DryRun,
+    /// A plan that nothing comes of, and in words.
+    DryRun(Plan, String),
 }
 
 impl Zvol {
@@ -79,21 +81,21 @@ impl Sink for Zvol {
             old_size: image.old_size,
             new_size: image.new_size,
         };
-        self.stage = match Keeper::prepare(self.options.clone(), request)? {
-            Some(keeper) => {
-                let queue = WriteQueue::new(keeper.device(), THREADS);
-                Stage::Writing(queue, Box::new(keeper))
-            }
-            None => Stage::DryRun,
-        };
+        if self.options.dry_run {
+            let (plan, words) = would(&self.options, &request)?;
+            self.stage = Stage::DryRun(plan, words);
+            return Ok(());
+        }
+        let keeper = Keeper::prepare(self.options.clone(), request)?;
+        self.stage = Stage::Writing(WriteQueue::new(keeper.device(), THREADS), Box::new(keeper));
         Ok(())
     }
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         match &self.stage {
-            Stage::Writing(_, keeper) if keeper.act() == Act::Already => Ok(()),
-            Stage::Writing(queue, _) => queue.push(change),
-            Stage::DryRun => Ok(()),
+            Stage::Writing(_, keeper) if keeper.only_reads() => Ok(()),
+            Stage::Writing(queue, keeper) => queue.push(change).map_err(|failed| keeper.explain(failed)),
+            Stage::DryRun(..) => Ok(()),
             Stage::Waiting => Err(out_of_turn()),
         }
     }
@@ -101,14 +103,17 @@ impl Sink for Zvol {
     fn commit(self, proof: Proof) -> Result<Option<Receipt>, Fault> {
         let (keeper, queue) = match self.stage {
             Stage::Writing(queue, keeper) => (keeper, queue),
-            Stage::DryRun => return Ok(None),
+            Stage::DryRun(plan, words) => {
+                plan.check_end(proof.ending().to)?;
+                self.options.note(&words);
+                return Ok(None);
+            }
             Stage::Waiting => return Err(out_of_turn()),
         };
-        queue.drain()?;
-        drop(queue);
-        let already = keeper.act() == Act::Already;
+        let durable = queue.finish().map_err(|failed| keeper.explain(failed))?;
+        let already = keeper.only_reads();
         let digest = proof.ending().digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a volume"))?;
-        let marked = keeper.commit(proof.ending().to, digest)?;
+        let marked = keeper.commit(durable, proof.ending().to, digest)?;
         Ok(Some(Receipt { already, ..receipt(&self.options, &proof, marked) }))
     }
 }
