@@ -141,6 +141,7 @@ fn apply(device: &Device, change: &Change) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Data;
     use crate::state::Class;
 
     #[test]
@@ -149,9 +150,8 @@ mod tests {
         for threads in [0, 1, 4] {
             let device = Device::open_file(std::path::Path::new("/dev/full"), false).unwrap();
             let queue = WriteQueue::new(Arc::new(device), threads);
-            let payload = vec![7; 4096].into();
             // A thread that is quick has failed before the call returns, and then it says so.
-            let _ = queue.push(Change::Data { offset: 0, payload });
+            let _ = queue.push(Change::Data(Data::new(0, vec![7; 4096])));
             assert_eq!(queue.finish().unwrap_err().class, Class::NoSpace, "{threads} threads");
         }
     }
