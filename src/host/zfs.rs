@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ChildStdout;
 
 use super::command::{self, Failed, Running};
-use crate::state::{Class, Fault, ZfsGuid};
+use crate::state::{Class, Fault, Mark, ZfsGuid};
 
 /// User property of a snapshot: the [`crate::state::Mark`] that it is.
 pub const MARK: &str = "siphon:mark";
@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub createtxg: u64,
     /// When it was made, seconds since 1970 UTC.
     pub creation: i64,
+    /// Size of the volume in bytes, as it was then.
+    pub volsize: Option<u64>,
     /// Number of holds.
     pub holds: u64,
     /// Set on this very snapshot, here: not inherited, not received.
@@ -130,6 +132,12 @@ impl Dataset {
         }))
     }
 
+    /// What a snapshot stands for, when its record was set on itself, here, and names this very dataset. A record that was
+    /// inherited by a snapshot of others, came with `zfs send -R`, or was carried off by a clone's promotion, makes no mark.
+    pub fn mark(&self, snapshot: &Snapshot) -> Option<Mark> {
+        Mark::parse(snapshot.mark.as_deref()?).filter(|mark| mark.dataset == self.guid)
+    }
+
     /// Looks up a dataset that must exist.
     pub fn open(name: &str) -> Result<Dataset, Fault> {
         Dataset::load(name)?.ok_or_else(|| Fault::new(Class::NotFound, format!("there is no dataset {name}")))
@@ -155,6 +163,7 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
         guid: number(table, "guid")?,
         createtxg: number(table, "createtxg")?,
         creation: number(table, "creation")?,
+        volsize: number(table, "volsize"),
         holds: number(table, "userrefs").unwrap_or(0),
         mark: local(table, MARK),
         check: local(table, CHECK).and_then(|guid| guid.parse().ok()),
@@ -243,9 +252,16 @@ fn property(name: &str, property: &str) -> Result<u64, Fault> {
     text.trim().parse().map_err(|_| garbled(name))
 }
 
-/// Starts `zfs send` since a snapshot, up to a later one or (when nobody has it open) the live volume.
-pub fn send(name: &str, since: &str, until: &str) -> Result<(Running, ChildStdout), Fault> {
-    command::start("zfs", ["send", "-i", &format!("{name}@{since}"), until])
+/// Starts `zfs send` of a snapshot or (when nobody has it open) the live volume; whole, or since an earlier snapshot or bookmark.
+/// All are full names.
+pub fn send(since: Option<&str>, until: &str) -> Result<(Running, ChildStdout), Fault> {
+    let since = since.map(|since| ["-i", since]);
+    command::start("zfs", ["send"].into_iter().chain(since.into_iter().flatten()).chain([until]))
+}
+
+/// Guid of a bookmark's snapshot, and the transaction group in which that was made. Takes a full name, `POOL/VOLUME#BOOKMARK`.
+pub fn bookmark(full: &str) -> Result<(ZfsGuid, u64), Fault> {
+    Ok((property(full, "guid")?, property(full, "createtxg")?))
 }
 
 /// Destroys one snapshot.

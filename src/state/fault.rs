@@ -14,6 +14,8 @@ pub enum Class {
     List,
     /// A manifest is damaged or incomplete (exit 3).
     Manifest,
+    /// A stream of another format is damaged or incomplete (exit 3).
+    ForeignStream,
     /// The system or another program failed (exit 1).
     Io,
     /// No room on the target (exit 1).
@@ -67,6 +69,7 @@ impl Class {
             Class::Stream(damage) => damage.word(),
             Class::List => "list",
             Class::Manifest => "manifest",
+            Class::ForeignStream => "foreign-stream",
             Class::Io => "io",
             Class::NoSpace => "no-space",
             Class::Permission => "permission",
@@ -97,7 +100,7 @@ impl Class {
         match self {
             Class::Io | Class::NoSpace | Class::Permission | Class::Pipe => 1,
             Class::Usage => 2,
-            Class::Stream(_) | Class::List | Class::Manifest => 3,
+            Class::Stream(_) | Class::List | Class::Manifest | Class::ForeignStream => 3,
             Class::WrongBase
             | Class::HasStates
             | Class::NoCommon

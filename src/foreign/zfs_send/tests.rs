@@ -6,7 +6,7 @@ use std::io::Write;
 use super::*;
 
 /// Builds a stream, its checksums right.
-struct Stream {
+pub(crate) struct Stream {
     bytes: Vec<u8>,
     swapped: bool,
     sum: Fletcher4,
@@ -15,7 +15,7 @@ struct Stream {
 const GUID: u64 = 77;
 
 impl Stream {
-    fn begin(swapped: bool, objset: u32, features: u64, from: u64) -> Stream {
+    pub fn begin(swapped: bool, objset: u32, features: u64, from: u64) -> Stream {
         let mut stream = Stream { bytes: Vec::new(), swapped, sum: Fletcher4::default() };
         let fields = [(8, MAGIC), (16, features << 2 | 1), (24, 1000), (40, GUID), (48, from)];
         let mut raw = stream.raw(kind::BEGIN, &fields, &[(32, objset)], &[]);
@@ -53,13 +53,13 @@ impl Stream {
         self
     }
 
-    fn write(self, offset: u64, len: u64, compression: u8, packed: &[u8]) -> Stream {
+    pub fn write(self, offset: u64, len: u64, compression: u8, packed: &[u8]) -> Stream {
         let words = [(8, ZVOL_DATA), (24, offset), (32, len), (40, GUID), (96, packed.len() as u64)];
         let raw = self.raw(kind::WRITE, &words, &[], &[(50, compression)]);
         self.record(raw, packed)
     }
 
-    fn embedded(self, offset: u64, len: u64, packed: &[u8]) -> Stream {
+    pub fn embedded(self, offset: u64, len: u64, packed: &[u8]) -> Stream {
         let words = [(8, ZVOL_DATA), (16, offset), (24, len), (32, GUID)];
         let raw = self.raw(kind::WRITE_EMBEDDED, &words, &[(48, packed.len() as u32), (52, packed.len() as u32)], &[]);
         let mut padded = packed.to_vec();
@@ -67,12 +67,12 @@ impl Stream {
         self.record(raw, &padded)
     }
 
-    fn free(self, offset: u64, len: u64) -> Stream {
+    pub fn free(self, offset: u64, len: u64) -> Stream {
         let raw = self.raw(kind::FREE, &[(8, ZVOL_DATA), (16, offset), (24, len), (32, GUID)], &[], &[]);
         self.record(raw, &[])
     }
 
-    fn end(self) -> Vec<u8> {
+    pub fn end(self) -> Vec<u8> {
         let sum = self.sum.0;
         let words = [(8, sum[0]), (16, sum[1]), (24, sum[2]), (32, sum[3]), (40, GUID)];
         let raw = self.raw(kind::END, &words, &[], &[]);

@@ -73,7 +73,7 @@ pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
 }
 
 fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
-    let (running, output) = zfs::send(&dataset.name, &newest.snapshot.name, until)?;
+    let (running, output) = zfs::send(Some(&format!("{}@{}", dataset.name, newest.snapshot.name)), until)?;
     match data_changed(BufReader::new(output), dataset.volsize.unwrap_or(u64::MAX), newest.mark.size) {
         // The first changed block answers; what follows need not be read.
         Ok(true) => Ok(true),

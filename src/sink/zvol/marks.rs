@@ -1,7 +1,4 @@
-//! Marks: the snapshots of a dataset that stand for received states.
-//!
-//! A snapshot is a mark when its record was set on itself, here, and names this very dataset. A record that was inherited
-//! by a snapshot of others, came with `zfs send -R`, or was carried off by a clone's promotion, makes no mark.
+//! Marks: the snapshots of a dataset that stand for received states. Which ones are is said by [`Dataset::mark`].
 
 use crate::format::Id;
 use crate::host::zfs::{self, Dataset, Snapshot};
@@ -48,10 +45,7 @@ impl Marked {
 
 /// The marks of a dataset, oldest first.
 pub fn marks(dataset: &Dataset) -> Vec<Marked> {
-    let marked = |snapshot: &Snapshot| {
-        let mark = Mark::parse(snapshot.mark.as_deref()?)?;
-        (mark.dataset == dataset.guid).then(|| Marked { snapshot: snapshot.clone(), mark })
-    };
+    let marked = |snapshot: &Snapshot| dataset.mark(snapshot).map(|mark| Marked { snapshot: snapshot.clone(), mark });
     dataset.snapshots.iter().filter_map(marked).collect()
 }
 

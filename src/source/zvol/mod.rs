@@ -1,0 +1,231 @@
+//! A snapshot of a ZFS volume: whole, or since an earlier one, by `zfs send`.
+
+mod extents;
+
+use std::io::{BufReader, Read};
+
+use self::extents::Extents;
+use crate::flow::{Ending, Source};
+use crate::foreign::zfs_send::{Error, Records};
+use crate::format::{Change, Header, Id, Image, Names, wire};
+use crate::host::command::Running;
+use crate::host::zfs::{self, Dataset, Snapshot};
+use crate::state::{Class, Fault, State, StateList, ZfsGuid, zfs_source, zfs_state};
+
+/// Bytes of `zfs send`'s output that are read at once.
+const READ_AHEAD: usize = 256 << 10;
+/// The smallest block that a volume can have, in bytes: what a saved stream's extents are multiples of, whatever it is of.
+const SMALLEST_BLOCK: u32 = 512;
+
+/// A volume's snapshot as a source.
+pub struct Zvol {
+    header: Header,
+    image: Image,
+    /// `None`: both states are the same.
+    extents: Option<Extents<Box<dyn Read>>>,
+    live: Option<Live>,
+    /// The old size was taken for the new one, because nothing tells it.
+    old_size_assumed: bool,
+}
+
+/// A volume that is being read; a saved stream has none.
+struct Live {
+    /// `None`: there was nothing to send.
+    running: Option<Running>,
+    dataset: String,
+    /// The snapshots that must still be there at the end: name and guid.
+    relied_on: Vec<(String, ZfsGuid)>,
+}
+
+/// What a saved stream does not say. Sizes are those of images, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SavedSizes {
+    /// Of the state that it leads to.
+    pub new: u64,
+    /// Of the state that it begins from; `None`: the same, if the stream says nothing of another.
+    pub old: Option<u64>,
+}
+
+/// What identifies a snapshot: as it was received, where it is a mark; else as itself.
+struct Known {
+    source: Id,
+    state: Id,
+    /// Exact size of the image in bytes.
+    size: u64,
+}
+
+/// What an increment begins from.
+struct Base {
+    /// The full name for `zfs send -i`.
+    full: String,
+    name: String,
+    state: Id,
+    /// `None`: a bookmark does not tell.
+    size: Option<u64>,
+    createtxg: u64,
+    relied_on: Option<(String, ZfsGuid)>,
+}
+
+impl Zvol {
+    /// A snapshot, `POOL/VOLUME@SNAPSHOT`; `from`: only what changed since this earlier snapshot, or `#BOOKMARK`.
+    pub fn open(full: &str, from: Option<&str>) -> Result<Zvol, Fault> {
+        let (name, snapshot) = full.split_once('@').ok_or_else(|| {
+            Fault::new(Class::Usage, "name a snapshot as POOL/VOLUME@SNAPSHOT").hint("--states lists those that there are")
+        })?;
+        let dataset = volume(name)?;
+        let to = find(&dataset, snapshot)?;
+        let known = known(&dataset, to)?;
+        let base = from.map(|from| base(&dataset, from)).transpose()?;
+        if let Some(base) = &base
+            && base.createtxg > to.createtxg
+        {
+            return Err(Fault::new(Class::WrongBase, format!("{} is not older than {snapshot}", base.name)));
+        }
+        let names = Names {
+            source: name.as_bytes().to_vec(),
+            from: base.as_ref().map(|base| base.name.clone().into_bytes()).unwrap_or_default(),
+            to: snapshot.as_bytes().to_vec(),
+        };
+        let header = Header::new(known.source, base.as_ref().map(|base| base.state), Some(known.state), names);
+        let (running, extents) = if header.from == header.to {
+            (None, None)
+        } else {
+            let (running, output) = zfs::send(base.as_ref().map(|base| base.full.as_str()), full)?;
+            let input: Box<dyn Read> = Box::new(BufReader::with_capacity(READ_AHEAD, output));
+            match Records::open(input) {
+                Ok(records) => (Some(running), Some(Extents::new(records, known.size, header.is_whole()))),
+                Err(error) => return Err(explained(Some(running), &error)),
+            }
+        };
+        let old_size = base.as_ref().map_or(0, |base| base.size.unwrap_or(known.size));
+        let grain = u64::from(wire::DEFAULT_GRAIN).min(dataset.volblocksize.max(1));
+        let image = Image { grain: u32::try_from(grain).unwrap_or(1), ..Image::new(old_size, known.size) };
+        let old_size_assumed = base.as_ref().is_some_and(|base| base.size.is_none());
+        let mut relied_on = vec![(snapshot.to_owned(), to.guid)];
+        relied_on.extend(base.and_then(|base| base.relied_on));
+        let live = Some(Live { running, dataset: name.to_owned(), relied_on });
+        Ok(Zvol { header, image, extents, live, old_size_assumed })
+    }
+
+    /// A saved `zfs send` stream. It does not say which volume it is of: its source is the volume with the guid 0.
+    pub fn saved(input: Box<dyn Read>, sizes: SavedSizes) -> Result<Zvol, Fault> {
+        let records = Records::open(input).map_err(|error| failed(&error))?;
+        let begin = records.begin();
+        let (source, to) = begin.to_name.split_at(begin.to_name.iter().position(|byte| *byte == b'@').unwrap_or(0));
+        let names = Names { source: source.to_vec(), from: Vec::new(), to: to.get(1..).unwrap_or_default().to_vec() };
+        let header = Header::new(zfs_source(0), begin.from_guid.map(zfs_state), Some(zfs_state(begin.to_guid)), names);
+        let old_size = if header.is_whole() { 0 } else { sizes.old.unwrap_or(sizes.new) };
+        let image = Image { grain: SMALLEST_BLOCK, ..Image::new(old_size, sizes.new) };
+        let old_size_assumed = !header.is_whole() && sizes.old.is_none();
+        let extents = Extents::new(records, sizes.new, header.is_whole());
+        Ok(Zvol { header, image, extents: Some(extents), live: None, old_size_assumed })
+    }
+
+    /// All snapshots of a volume. One that is a mark is in the list twice: as what it was received as, and as itself.
+    pub fn states(name: &str) -> Result<StateList, Fault> {
+        let dataset = volume(name)?;
+        let mut list = StateList::default();
+        for snapshot in &dataset.snapshots {
+            let known = known(&dataset, snapshot)?;
+            let own = zfs_state(snapshot.guid);
+            let line = |id, bytes| State { id, seconds: snapshot.creation, bytes, name: snapshot.name.clone().into_bytes() };
+            if own != known.state {
+                list.states.push(line(own, known.size));
+            }
+            list.states.push(line(known.state, known.size));
+        }
+        Ok(list)
+    }
+}
+
+impl Source for Zvol {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn image(&self) -> &Image {
+        &self.image
+    }
+
+    fn change(&mut self) -> Result<Option<Change>, Fault> {
+        let Some(extents) = &mut self.extents else { return Ok(None) };
+        extents.change().map_err(|error| explained(self.live.take().and_then(|live| live.running), &error))
+    }
+
+    fn finish(&mut self) -> Result<Ending, Fault> {
+        if self.old_size_assumed && self.extents.as_ref().is_some_and(Extents::resized) {
+            return Err(Fault::new(Class::Unsupported, "the volume was resized, and nothing says what size it had before")
+                .hint("--old-size says it; or --from a snapshot, not a bookmark; or send the state whole"));
+        }
+        let Some(Live { running, dataset, relied_on }) = self.live.take() else {
+            return Ok(Ending { to: self.header.to, digest: None });
+        };
+        running.map_or(Ok(()), Running::finish)?;
+        let now = volume(&dataset)?;
+        for (name, guid) in &relied_on {
+            if !now.snapshots.iter().any(|snapshot| snapshot.guid == *guid) {
+                return Err(Fault::new(Class::Vanished, format!("the snapshot {name} was destroyed while it was read")));
+            }
+        }
+        Ok(Ending { to: self.header.to, digest: None })
+    }
+}
+
+fn volume(name: &str) -> Result<Dataset, Fault> {
+    let dataset = Dataset::open(name)?;
+    match dataset.volsize {
+        Some(_) => Ok(dataset),
+        None => Err(Fault::new(Class::Unsupported, format!("{name} is a file system, not a volume"))),
+    }
+}
+
+fn find<'a>(dataset: &'a Dataset, snapshot: &str) -> Result<&'a Snapshot, Fault> {
+    dataset.snapshots.iter().find(|known| known.name == snapshot).ok_or_else(|| {
+        Fault::new(Class::NotFound, format!("{} has no snapshot {snapshot}", dataset.name))
+            .hint("--states lists those that there are")
+    })
+}
+
+fn known(dataset: &Dataset, snapshot: &Snapshot) -> Result<Known, Fault> {
+    if let Some(mark) = dataset.mark(snapshot) {
+        return Ok(Known { source: mark.source, state: mark.state, size: mark.size });
+    }
+    let size =
+        snapshot.volsize.ok_or_else(|| Fault::new(Class::Io, format!("zfs does not say the size of {}", snapshot.name)))?;
+    Ok(Known { source: zfs_source(dataset.guid), state: zfs_state(snapshot.guid), size })
+}
+
+fn base(dataset: &Dataset, from: &str) -> Result<Base, Fault> {
+    if let Some(name) = from.strip_prefix('#') {
+        let full = format!("{}#{name}", dataset.name);
+        let (guid, createtxg) = zfs::bookmark(&full)?;
+        return Ok(Base { full, name: name.to_owned(), state: zfs_state(guid), size: None, createtxg, relied_on: None });
+    }
+    let snapshot = find(dataset, from.strip_prefix('@').unwrap_or(from))?;
+    let known = known(dataset, snapshot)?;
+    Ok(Base {
+        full: format!("{}@{}", dataset.name, snapshot.name),
+        name: snapshot.name.clone(),
+        state: known.state,
+        size: Some(known.size),
+        createtxg: snapshot.createtxg,
+        relied_on: Some((snapshot.name.clone(), snapshot.guid)),
+    })
+}
+
+/// What `zfs send` itself says of its failure explains more than a stream that ends early.
+fn explained(running: Option<Running>, error: &Error) -> Fault {
+    match (error, running.and_then(|running| running.finish().err())) {
+        (Error::Truncated | Error::Io(_), Some(said)) => said,
+        _ => failed(error),
+    }
+}
+
+fn failed(error: &Error) -> Fault {
+    let class = match error {
+        Error::Unsupported(_) => Class::Unsupported,
+        Error::Io(_) => Class::Io,
+        Error::Truncated | Error::Damaged(_) => Class::ForeignStream,
+    };
+    Fault::new(class, format!("reading zfs send: {error}"))
+}
