@@ -14,6 +14,9 @@ import zlib
 
 from blake3 import blake3
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from reader import leaves  # noqa: E402
+
 GRAIN, CUT = 4096, 1 << 20
 HEADER, OBJECT, END, DATA, ZERO = 1, 2, 4, 0x10, 0x11
 NIL = bytes(16)
@@ -46,8 +49,8 @@ class Stream:
     def __init__(self, output):
         self.output, self.hasher, self.number = output, blake3(), 0
 
-    def put(self, data):
-        self.hasher.update(data)
+    def put(self, data, stands_for=None):
+        self.hasher.update(data if stands_for is None else stands_for)
         self.output.write(data)
 
     def link(self):
@@ -57,7 +60,8 @@ class Stream:
 
     def frame(self, kind, payload, offset=0, flags=0):
         head = struct.pack("<HHIQQI", kind, flags, len(payload), self.number, offset, zlib.crc32(payload))
-        self.put(head + struct.pack("<I", zlib.crc32(head)) + payload)
+        head += struct.pack("<I", zlib.crc32(head))
+        self.put(head + payload, head + leaves(offset, payload) if kind == DATA else None)
         self.number += 1
 
 
