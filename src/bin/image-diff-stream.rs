@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
-use siphon::filter::{Normal, Tally};
+use siphon::filter::{Against, Described, Normal, Tally};
 use siphon::flow::copy;
-use siphon::host::stdio;
+use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
 use siphon::source::{ImageFile, ImageOptions};
 use siphon::state::{Fault, StateList};
@@ -28,6 +28,9 @@ struct Args {
     /// Send only what differs from this image; it is read to its end first, to learn its state
     #[arg(long, value_name = "OLD")]
     base: Option<PathBuf>,
+    /// Send only what differs from what this manifest of extent-digest(1) describes; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["base"])]
+    base_manifest: Option<PathBuf>,
     /// Read NEW though it is in use or may change; the stream then leads to no state and cannot be marked
     #[arg(long)]
     live: bool,
@@ -44,7 +47,7 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
     /// Print the state that this image can be sent in, and send nothing
-    #[arg(long, value_name = "THING", conflicts_with_all = ["base", "live", "progress", "receipt", "new"])]
+    #[arg(long, value_name = "THING", conflicts_with_all = ["base", "base_manifest", "live", "progress", "receipt", "new"])]
     states: Option<PathBuf>,
     /// The image: a regular file or block device
     #[arg(required_unless_present = "states")]
@@ -65,12 +68,13 @@ impl Tool for Args {
         // Before anything is read: a refusal should not take long.
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
+        let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut source = match &self.base {
             None => ImageFile::whole(new, options)?,
             Some(base) => ImageFile::since(base, new, options, || note_slow_base(base))?,
         };
         let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
-        let sealed = copy(&mut source, sink)?;
+        let sealed = copy(&mut source, Against::new(described, sink))?;
         stdio::all_was_written();
         cli::keep_receipt(self.receipt.as_deref(), &sealed.receipt(NAME, &new.display().to_string()))
     }

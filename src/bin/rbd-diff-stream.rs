@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
-use siphon::filter::{Normal, Tally};
+use siphon::filter::{Against, Described, Normal, Tally};
 use siphon::flow::copy;
 use siphon::host::ceph::Access;
-use siphon::host::stdio;
+use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
 use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};
 use siphon::state::Fault;
@@ -21,12 +21,16 @@ use siphon::state::Fault;
 #[command(name = env!("CARGO_BIN_NAME"), version, after_help = "Examples:
   rbd-diff-stream rbd/vm1@mon | ssh nas zvol-apply --mark tank/vm1
   rbd-diff-stream --from mon rbd/vm1@tue | ssh nas zvol-apply --mark tank/vm1
+  extent-digest <old.siphon | rbd-diff-stream --base-manifest - rbd/vm1@tue >new.siphon
   rbd-diff-stream --states rbd/vm1 | ssh nas zfs-snapmark common tank/vm1
   rbd-diff-stream rbd/vm1@mon >vm1.siphon && extent-inspect --check vm1.siphon")]
 struct Args {
     /// Send only what changed since this snapshot of the same image
     #[arg(long, value_name = "SNAP", conflicts_with = "states")]
     from: Option<String>,
+    /// Send only what differs from what this manifest of extent-digest(1) describes; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "states"])]
+    base_manifest: Option<PathBuf>,
     /// List the snapshots that can be sent, as siphon-states(5)
     #[arg(long)]
     states: bool,
@@ -72,11 +76,13 @@ impl Tool for Args {
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
         let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust_map: !self.no_trust_map };
+        let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut rbd = Rbd::open(&access, &self.image, &options)?;
         if let Some(note) = rbd.note() {
             cli::note(&self.image.to_string(), note);
         }
-        let sealed = copy(&mut rbd, Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress)))?;
+        let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
+        let sealed = copy(&mut rbd, Against::new(described, sink))?;
         stdio::all_was_written();
         let receipt = sealed.receipt(env!("CARGO_BIN_NAME"), &self.image.to_string());
         cli::keep_receipt(self.receipt.as_deref(), &receipt)

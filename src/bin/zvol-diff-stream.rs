@@ -1,13 +1,13 @@
 //! zvol-diff-stream(1): a snapshot of a ZFS volume as an extent stream, whole or since an earlier one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool, parse_size};
-use siphon::filter::{Normal, Tally};
+use siphon::filter::{Against, Described, Normal, Tally};
 use siphon::flow::copy;
-use siphon::host::stdio;
+use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
 use siphon::source::{SavedSizes, Zvol};
 use siphon::state::{Class, Fault};
@@ -26,6 +26,9 @@ struct Args {
     /// Send only what changed since this snapshot or #BOOKMARK of the same volume
     #[arg(long, value_name = "SNAP|#BOOKMARK", conflicts_with = "states")]
     from: Option<String>,
+    /// Send only what differs from what this manifest of extent-digest(1) describes; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "states"])]
+    base_manifest: Option<PathBuf>,
     /// List the snapshots that can be sent, as siphon-states(5)
     #[arg(long)]
     states: bool,
@@ -57,7 +60,11 @@ impl Tool for Args {
         }
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
+        let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut source = match (self.volume.as_str(), self.size) {
+            ("-", _) if self.base_manifest.as_deref() == Some(Path::new("-")) => {
+                return Err(Fault::new(Class::Usage, "standard input cannot be both the send stream and the manifest"));
+            }
             ("-", Some(new)) => Zvol::saved(Box::new(stdio::input()?), SavedSizes { new, old: self.old_size })?,
             ("-", None) => {
                 return Err(Fault::new(Class::Usage, "--size is needed: a send stream does not tell it at its beginning"));
@@ -65,7 +72,8 @@ impl Tool for Args {
             (_, Some(_)) => return Err(Fault::new(Class::Usage, "--size is for a saved stream: give - instead of a volume")),
             (volume, None) => Zvol::open(volume, self.from.as_deref())?,
         };
-        let sealed = copy(&mut source, Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress)))?;
+        let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
+        let sealed = copy(&mut source, Against::new(described, sink))?;
         stdio::all_was_written();
         cli::keep_receipt(self.receipt.as_deref(), &sealed.receipt(env!("CARGO_BIN_NAME"), &self.volume))
     }

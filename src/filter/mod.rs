@@ -3,11 +3,13 @@
 // The compiler lists who must decide about a new kind of change.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod against;
 mod digest;
 mod normal;
 mod tally;
 mod visitors;
 
+pub use against::{Against, Described};
 pub use digest::{Digested, Digester, Visitor};
 pub use normal::Normal;
 pub use tally::{Progress, Tally};

@@ -75,6 +75,11 @@ impl<W: Write> Writer<W> {
         Ok(trailer)
     }
 
+    /// Whose state becomes whose.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written

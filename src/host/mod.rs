@@ -7,6 +7,7 @@ pub mod holes;
 pub mod lasting;
 pub mod leave;
 pub mod record;
+pub mod spool;
 pub mod stamp;
 pub mod stdio;
 pub mod zfs;

@@ -19,6 +19,8 @@ enum Stage<W: Write> {
 #[derive(Debug)]
 pub struct Sealed {
     proof: Proof,
+    /// What HEADER says: a filter may have begun another stream than the source.
+    header: Header,
     /// What END says.
     pub trailer: Trailer,
 }
@@ -26,7 +28,15 @@ pub struct Sealed {
 impl Sealed {
     /// What the sender says of it.
     pub fn receipt(&self, tool: &str, source: &str) -> Receipt {
-        Receipt { digest: self.trailer.digest.to_string(), ..self.proof.receipt(tool, source) }
+        let Sealed { proof, header, trailer } = self;
+        Receipt {
+            stream: header.stream().to_string(),
+            from: header.from.map(|id| id.to_string()),
+            data_bytes: trailer.totals.data_bytes,
+            zero_bytes: trailer.totals.zero_bytes,
+            digest: trailer.digest.to_string(),
+            ..proof.receipt(tool, source)
+        }
     }
 }
 
@@ -57,8 +67,9 @@ impl<W: Write> Sink for Encoder<W> {
     fn commit(self, proof: Proof) -> Result<Sealed, Fault> {
         match self.0 {
             Stage::Writing(writer) => {
+                let header = writer.header().clone();
                 let trailer = writer.finish(proof.ending().to).map_err(failed)?;
-                Ok(Sealed { proof, trailer })
+                Ok(Sealed { proof, header, trailer })
             }
             Stage::Waiting(_) | Stage::Broken => Err(out_of_turn()),
         }

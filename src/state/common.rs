@@ -27,6 +27,7 @@ pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<
                 format!("the target holds states (the newest is {newest}), but none of those offered"),
             )
             .hint("was the snapshot removed on the source, or was this another source's target?")
+            .hint("to send only what differs: `extent-digest` of the target's newest mark, and --base-manifest at the source")
             .hint("a whole stream with --replace keeps the old states and replaces the live content"))
         }
     }

@@ -33,6 +33,11 @@ impl<R: Read> Comparison<R> {
         self.size = size;
     }
 
+    /// Everything before this offset was compared.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// The next block of the image, or blocks of zeros. Tells `differs` the offset and the length in bytes of each range
     /// that differs, ascending.
     pub fn block(&mut self, block: &Block<'_>, differs: &mut impl FnMut(u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {

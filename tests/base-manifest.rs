@@ -1,0 +1,123 @@
+//! --base-manifest: a target that has no state in common gets what differs, and no more.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
+
+mod common;
+
+use std::io::{Cursor, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::complaint;
+use common::streams::{Given, data};
+use proptest::prelude::*;
+use siphon::filter::{Against, Described, Digester, Keeping, Normal};
+use siphon::flow::copy;
+use siphon::sink::{Encoder, Memory};
+use siphon::source::Decoder;
+
+const GRAIN: usize = 4096;
+
+/// Runs a tool; its output, and how it ended.
+fn tool(program: &str, args: &[&str], input: &[u8]) -> std::process::Output {
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // One that refuses at once reads no more.
+        scope.spawn(move || _ = stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
+
+const DIFF: &str = env!("CARGO_BIN_EXE_image-diff-stream");
+const APPLY: &str = env!("CARGO_BIN_EXE_image-apply");
+const DIGEST: &str = env!("CARGO_BIN_EXE_extent-digest");
+
+fn ok(output: std::process::Output) -> Vec<u8> {
+    assert!(output.status.success(), "{}", complaint(&output));
+    output.stdout
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_older_state_goes_over_a_newer_one_for_the_price_of_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [sunday, monday, target] = ["sunday", "monday", "target"].map(|name| folder.path().join(name));
+    let older: Vec<u8> = (0..8_u32 << 20).map(|n| (n / 5000 + n % 251) as u8).collect();
+    let mut newer = older.clone();
+    // 40 scattered grains, and a megabyte more.
+    for n in 0..40 {
+        newer[n * 200_000 / GRAIN * GRAIN..][..100].fill(0xee);
+    }
+    newer.extend(vec![0x77; 1 << 20]);
+    std::fs::write(&sunday, &older).unwrap();
+    std::fs::write(&monday, &newer).unwrap();
+    ok(tool(APPLY, &[text(&target)], &ok(tool(DIFF, &[text(&monday)], b""))));
+    for (wanted, differing) in [(&sunday, 40 * GRAIN), (&monday, 40 * GRAIN + (1 << 20))] {
+        // The target is asked what it holds, and the source has nothing but the state that is wanted.
+        let manifest = ok(tool(DIGEST, &["--fine", "--image", text(&target)], b""));
+        let stream = ok(tool(DIFF, &["--base-manifest", "-", text(wanted)], &manifest));
+        assert!(stream.len() * 10 <= differing * 11, "{} bytes for {differing}", stream.len());
+        ok(tool(APPLY, &[text(&target)], &stream));
+        assert!(std::fs::read(&target).unwrap() == std::fs::read(wanted).unwrap());
+    }
+}
+
+#[test]
+fn a_damaged_manifest_sends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    std::fs::write(&image, vec![5; 1 << 20]).unwrap();
+    let manifest = ok(tool(DIGEST, &["--image", text(&image)], b""));
+    for cut in [0, 10, manifest.len() / 2, manifest.len() - 1] {
+        let output = tool(DIFF, &["--base-manifest", "-", text(&image)], &manifest[..cut]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "cut at {cut}");
+        assert!(complaint(&output).contains("[manifest]"));
+    }
+    let output = tool(DIFF, &["--base-manifest", "-", text(&image)], &ok(tool(DIFF, &[text(&image)], b"")));
+    assert_eq!(output.status.code(), Some(3), "a stream is no manifest");
+}
+
+/// A whole stream of an image, in pieces of so many grains.
+fn given(image: &[u8], state: u8, grains: usize) -> Given {
+    let pieces = image.chunks(grains * GRAIN).enumerate().filter(|(_, piece)| piece.iter().any(|byte| *byte != 0));
+    let changes = pieces.map(|(n, piece)| data((n * grains * GRAIN) as u64, piece.to_vec())).collect();
+    Given::new(0, state, (0, image.len() as u64), changes)
+}
+
+fn manifest(image: &[u8], fine: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let digested = copy(&mut given(image, 1, 3), Digester::new(Keeping::new(&mut out, fine))).unwrap();
+    digested.visitor.finish(digested.state).unwrap();
+    out
+}
+
+fn any_image() -> impl Strategy<Value = Vec<u8>> {
+    let grain = prop_oneof![3 => Just(0_u8), 1 => 1..4_u8];
+    (proptest::collection::vec(grain, 0..80), 0..4096_usize).prop_map(|(grains, cut)| {
+        let mut image: Vec<u8> = grains.into_iter().flat_map(|byte| vec![byte; GRAIN]).collect();
+        image.truncate(image.len().saturating_sub(cut));
+        image
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn what_was_described_becomes_the_new_image(old in any_image(), new in any_image(), fine: bool, grains in 1..40_usize) {
+        let described = Described::verify(Cursor::new(manifest(&old, fine))).unwrap();
+        let mut stream = Vec::new();
+        copy(&mut given(&new, 2, grains), Against::new(Some(described), Normal::new(Encoder::new(&mut stream)))).unwrap();
+        let mut source = Decoder::open(stream.as_slice()).unwrap();
+        let image = copy(&mut source, Memory::new(old.clone())).unwrap();
+        prop_assert!(image == new);
+        if fine && old.len() == new.len() {
+            let differing = old.chunks(GRAIN).zip(new.chunks(GRAIN)).filter(|(a, b)| a != b).count();
+            let head = 1000 + 40 * differing;
+            prop_assert!(stream.len() <= differing * GRAIN + head, "{} bytes for {differing} grains", stream.len());
+        }
+    }
+}
