@@ -5,12 +5,14 @@
 
 mod against;
 mod digest;
+mod merge;
 mod normal;
 mod tally;
 mod visitors;
 
 pub use against::{Against, Described};
 pub use digest::{Digested, Digester, Visitor};
+pub use merge::Merge;
 pub use normal::Normal;
 pub use tally::{Progress, Tally};
 pub use visitors::{Comparing, Keeping};

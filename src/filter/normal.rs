@@ -140,7 +140,8 @@ impl<S: Sink> Sink for Normal<S> {
     type Done = S::Done;
 
     fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
-        self.grain = image.grain.into();
+        // Zeros that are fewer cost more as a frame of their own than as bytes.
+        self.grain = image.grain.max(wire::DEFAULT_GRAIN).into();
         self.size = image.new_size;
         self.whole = header.is_whole();
         // What comes out is cut anew, whatever bound the stream had that came in.
