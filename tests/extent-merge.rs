@@ -123,7 +123,7 @@ fn after(night: &Night, old: &[u8], number: u8) -> (Vec<u8>, Vec<u8>) {
         // What was cut off in this night is zero in `new` already.
         if grain.iter().enumerate().any(|(k, byte)| *byte != old_at(at + k)) {
             changes.push(match grain.iter().all(|byte| *byte == 0) {
-                true => Change::Zero { offset: at as u64, len: grain.len() as u64, may_deallocate: number % 2 == 0 },
+                true => Change::Zero { offset: at as u64, len: grain.len() as u64, may_deallocate: number.is_multiple_of(2) },
                 false => data(at as u64, grain.to_vec()),
             });
         }
