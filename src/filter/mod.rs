@@ -1,4 +1,4 @@
-//! A sink over a sink.
+//! A sink over a sink, or a source over sources.
 
 // The compiler lists who must decide about a new kind of change.
 #![deny(clippy::wildcard_enum_match_arm)]
