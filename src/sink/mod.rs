@@ -8,9 +8,13 @@ pub mod image;
 mod listing;
 mod memory;
 mod queue;
+mod raw_bytes;
+mod rbd_diff;
 pub mod zvol;
 
 pub use encoder::{Encoder, Sealed};
 pub use listing::{Listing, Style};
 pub use memory::Memory;
 pub use queue::{Durable, WriteQueue};
+pub use raw_bytes::RawBytes;
+pub use rbd_diff::RbdDiffFile;

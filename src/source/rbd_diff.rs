@@ -1,0 +1,103 @@
+//! A file of `rbd export-diff`, or one diff of an `rbd export --export-format 2`.
+
+use std::io::Read;
+
+use crate::flow::{Ending, Source};
+use crate::foreign::rbd_diff::{Error, Record, Records, Version, open_container};
+use crate::format::{Change, Data, Header, Id, Image, Names};
+use crate::state::{Class, Fault, State, StateList};
+
+/// Ranges of such a file may begin and end at any byte.
+const GRAIN: u32 = 1;
+
+/// What such a file does not say: it has names of snapshots, and no ids.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The image that the snapshots are of.
+    pub source: Id,
+    /// Its states, by whose names those of the diff are found.
+    pub states: StateList,
+}
+
+impl Identity {
+    /// The newest state of this name.
+    fn find(&self, name: Option<&[u8]>) -> Option<&State> {
+        self.states.states.iter().rev().find(|state| Some(state.name.as_slice()) == name)
+    }
+}
+
+/// The diff as a source.
+pub struct RbdDiff<R: Read> {
+    header: Header,
+    image: Image,
+    records: Option<Records<R>>,
+}
+
+impl<R: Read> RbdDiff<R> {
+    /// A file of `rbd export-diff`.
+    pub fn v1(input: R, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
+        RbdDiff::new(Records::open(input, Version::V1).map_err(failed)?, identity)
+    }
+
+    /// The diff of a container that leads to this snapshot; `None`: to the image itself.
+    pub fn v2(mut input: R, snapshot: Option<&str>, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
+        let mut names = Vec::new();
+        for _ in 0..open_container(&mut input).map_err(failed)? {
+            let mut records = Records::open(input, Version::V2).map_err(failed)?;
+            if records.about().to.as_deref() == snapshot.map(str::as_bytes) {
+                return RbdDiff::new(records, identity);
+            }
+            names.extend(records.about().to.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()));
+            while records.record().map_err(failed)?.is_some() {}
+            input = records.into_input();
+        }
+        Err(Fault::new(Class::NotFound, "the export does not lead there").hint(format!("it holds: {}", names.join(", "))))
+    }
+
+    fn new(records: Records<R>, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
+        let about = records.about();
+        let (from, to) = (identity.find(about.from.as_deref()), identity.find(about.to.as_deref()));
+        if let (Some(name), None) = (&about.from, from) {
+            let name = String::from_utf8_lossy(name);
+            return Err(Fault::new(Class::NotFound, format!("this diff begins from the snapshot {name}, whose id is not known"))
+                .hint("--states FILE tells ids: a list that `rbd-diff-stream --states` printed"));
+        }
+        let name = |name: &Option<Vec<u8>>| name.clone().unwrap_or_default();
+        let names = Names { source: Vec::new(), from: name(&about.from), to: name(&about.to) };
+        let header = Header::new(identity.source, from.map(|state| state.id), to.map(|state| state.id), names);
+        let image = Image { grain: GRAIN, ..Image::new(from.map_or(0, |state| state.bytes), about.size) };
+        Ok(RbdDiff { header, image, records: Some(records) })
+    }
+}
+
+impl<R: Read> Source for RbdDiff<R> {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn image(&self) -> &Image {
+        &self.image
+    }
+
+    fn change(&mut self) -> Result<Option<Change>, Fault> {
+        let Some(records) = &mut self.records else { return Ok(None) };
+        Ok(records.record().map_err(failed)?.map(|record| match record {
+            Record::Data { offset, bytes } => Change::Data(Data::new(offset, bytes)),
+            Record::Zero { offset, len } => Change::Zero { offset, len, may_deallocate: true },
+        }))
+    }
+
+    fn finish(&mut self) -> Result<Ending, Fault> {
+        if let Some(records) = self.records.take() {
+            records.close().map_err(failed)?;
+        }
+        Ok(Ending { to: self.header.to, digest: None })
+    }
+}
+
+fn failed(error: Error) -> Fault {
+    match error {
+        Error::Io(error) => Fault::io("reading the diff", &error),
+        error => Fault::new(Class::ForeignStream, error.to_string()),
+    }
+}

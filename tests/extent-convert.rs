@@ -1,0 +1,125 @@
+//! extent-convert(1): nothing is lost on the way out and back, and nothing that is cut is sealed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use common::complaint;
+use common::streams::{Given, data, encoded, id, since, whole};
+use siphon::flow::copy;
+use siphon::format::Change;
+use siphon::sink::Memory;
+use siphon::source::Decoder;
+use siphon::state::{State, StateList};
+
+fn convert(args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_extent-convert"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // One that refuses at once reads no more.
+        scope.spawn(move || _ = stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
+
+fn ok(output: Output) -> Vec<u8> {
+    assert!(output.status.success(), "{}", complaint(&output));
+    output.stdout
+}
+
+fn applied(stream: &[u8], base: &[u8]) -> Option<Vec<u8>> {
+    copy(&mut Decoder::open(stream).ok()?, Memory::new(base.to_vec())).ok()
+}
+
+fn image(salt: u8) -> Vec<u8> {
+    let mut image: Vec<u8> = (0..3_000_123_u32).map(|n| u8::try_from(n / 4096 % 250).unwrap()).collect();
+    image[usize::from(salt) * 100_000..][..50_000].fill(salt);
+    image[1_000_000..2_000_000].fill(0);
+    image
+}
+
+#[test]
+fn a_whole_stream_goes_through_every_format_and_comes_back() {
+    let (image, size) = (image(3), image(3).len().to_string());
+    let stream = whole(&image);
+    let raw = ok(convert(&["--to", "raw"], &stream));
+    assert!(raw == image);
+    let back = ok(convert(&["--from", "raw", "--size", &size], &raw));
+    assert!(applied(&back, b"").unwrap() == image);
+    for (format, snap) in [("rbd-diff-v1", None), ("rbd-diff-v2", Some("new.img"))] {
+        let diff = ok(convert(&["--to", format], &stream));
+        let snap = snap.map(|snap| ["--snap", snap]);
+        let args = ["--from", format].into_iter().chain(snap.into_iter().flatten()).collect::<Vec<_>>();
+        assert!(applied(&ok(convert(&args, &diff)), b"").unwrap() == image, "{format}");
+    }
+    let missing = convert(&["--from", "rbd-diff-v2", "--snap", "other"], &ok(convert(&["--to", "rbd-diff-v2"], &stream)));
+    assert_eq!(missing.status.code(), Some(4));
+    assert!(complaint(&missing).contains("it holds: new.img"), "{}", complaint(&missing));
+}
+
+#[test]
+fn an_increment_keeps_its_names_and_gets_its_ids_from_a_list() {
+    let changes = vec![data(4096, vec![7; 4096]), Change::Zero { offset: 65536, len: 8192, may_deallocate: true }];
+    let mut source = Given::new(1, 2, (1 << 20, 1 << 20), changes);
+    source.header.names.from = b"mon".to_vec();
+    source.header.names.to = b"tue".to_vec();
+    let stream = encoded(&mut source);
+    let diff = ok(convert(&["--to", "rbd-diff-v1"], &stream));
+    assert!(diff.starts_with(b"rbd diff v1\nf\x03\0\0\0mont\x03\0\0\0tues\0\0\x10\0\0\0\0\0"));
+    let refused = convert(&["--from", "rbd-diff-v1"], &diff);
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(complaint(&refused).contains("--states FILE"));
+    let state = |n: u8, name: &str| State { id: id(n), seconds: 0, bytes: 1 << 20, name: name.as_bytes().to_vec() };
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&list, StateList { states: vec![state(1, "mon"), state(2, "tue")] }.to_text()).unwrap();
+    let back = ok(convert(&["--from", "rbd-diff-v1", "--states", list.path().to_str().unwrap()], &diff));
+    let header = Decoder::open(back.as_slice()).unwrap();
+    let header = siphon::flow::Source::header(&header);
+    assert_eq!((header.from, header.to), (Some(id(1)), Some(id(2))));
+    let base = vec![0x55; 1 << 20];
+    assert!(applied(&back, &base) == applied(&stream, &base));
+    // Format 2 begins from nothing, and plain bytes are a whole image.
+    for format in ["rbd-diff-v2", "raw"] {
+        let output = convert(&["--to", format], &stream);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(4), 0), "{format}");
+    }
+}
+
+#[test]
+fn what_is_cut_is_not_sealed_on_either_side() {
+    let stream = since(&image(1), &image(2));
+    let diff = ok(convert(&["--to", "rbd-diff-v1"], &whole(&image(1))));
+    for keep in [0, 5, 30, 100, diff.len() / 2, diff.len() - 1] {
+        let output = convert(&["--from", "rbd-diff-v1"], &diff[..keep]);
+        assert_eq!(output.status.code(), Some(3), "{keep}: {}", complaint(&output));
+        assert!(applied(&output.stdout, b"").is_none(), "sealed after {keep} bytes");
+    }
+    assert_eq!(convert(&["--from", "rbd-diff-v1"], &[diff.as_slice(), b"x"].concat()).status.code(), Some(3));
+    for keep in [stream.len() / 2, stream.len() - 1] {
+        let output = convert(&["--to", "rbd-diff-v1"], &stream[..keep]);
+        assert_eq!(output.status.code(), Some(3));
+        assert_ne!(output.stdout.last(), Some(&b'e'), "an end record after {keep} bytes");
+    }
+    let raw = image(1);
+    for size in [raw.len() - 1, raw.len() + 1] {
+        let output = convert(&["--from", "raw", "--size", &size.to_string()], &raw);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(applied(&output.stdout, b"").is_none());
+    }
+}
+
+#[test]
+fn a_call_that_makes_no_sense_says_so() {
+    for args in [&[][..], &["--from", "raw"], &["--to", "zfs-send"], &["--from", "raw", "--to", "raw"], &["--from", "qcow"]] {
+        let output = convert(args, &whole(&[1; 5000]));
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", complaint(&output));
+    }
+}
