@@ -99,7 +99,7 @@ fn merged(streams: &[Vec<u8>]) -> Vec<u8> {
 /// What differs from another image, by its manifest.
 fn against(other: &[u8], whole: &[u8], fine: bool) -> Vec<u8> {
     let (mut manifest, mut out) = (Vec::new(), Vec::new());
-    let described = stream(None, other, &[], (0, 99));
+    let described = stream(None, other, &[], (0, 250));
     let digested =
         copy(&mut Decoder::open(described.as_slice()).unwrap(), Digester::new(Keeping::new(&mut manifest, fine))).unwrap();
     digested.visitor.finish(digested.state).unwrap();
@@ -121,7 +121,7 @@ fn by_rbd_diff(stream: &[u8], old_size: u64) -> Vec<u8> {
 
 #[test]
 fn whatever_way_a_state_takes_it_arrives_as_it_was() {
-    let nights = if std::env::var_os("SIPHON_FULL").is_some() { 10_000 } else { 400 };
+    let nights = if std::env::var_os("SIPHON_FULL").is_some() { 10_000_u16 } else { 400 };
     let seed = std::env::var("SIPHON_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("{nights} of 10000 nights, seed {seed}");
     let mut chance = Chance(seed);
