@@ -146,6 +146,21 @@ fn a_planted_difference_is_found_and_no_other() {
 }
 
 #[test]
+fn json_says_the_same() {
+    let image = image();
+    let output = digest(&["--root", "--json"], &whole(&image));
+    let state = siphon::state::file_state(root(&image).parse().unwrap());
+    let wanted = format!("{{\"bytes\":{},\"root\":\"{}\",\"state\":\"{state}\"}}\n", image.len(), root(&image));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted, "{}", complaint(&output));
+    let saved = tempfile::NamedTempFile::new().unwrap();
+    let mut other = image.clone();
+    other[0] ^= 1;
+    std::fs::write(&saved, manifest(&other, true)).unwrap();
+    let output = digest(&["--json", "--compare", text(saved.path())], &whole(&image));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"len\":4096,\"offset\":0}\n", "{}", complaint(&output));
+}
+
+#[test]
 fn a_manifest_that_is_cut_compares_with_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (file, saved) = (folder.path().join("image"), folder.path().join("manifest"));

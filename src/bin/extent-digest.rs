@@ -37,6 +37,9 @@ struct Args {
     /// Write a manifest with digests of each 4 KiB, too: nine times as large, and differences are found as finely
     #[arg(long)]
     fine: bool,
+    /// With --root or --compare: print one JSON object a line
+    #[arg(long, conflicts_with_all = ["expect", "fine"])]
+    json: bool,
     /// Read this image file or block device instead of a stream, with all processors
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     image: Option<PathBuf>,
@@ -54,12 +57,18 @@ impl Tool for Args {
             return self.compare_with(manifest);
         }
         if self.root {
-            return cli::print(&format!("{}\n", self.content_root()?));
+            let Digested { root, size, state, .. } = self.content()?;
+            let state = state.map(|id| id.to_string());
+            let json = serde_json::json!({ "root": root.to_string(), "bytes": size, "state": state });
+            return cli::print(&if self.json { format!("{json}\n") } else { format!("{root}\n") });
         }
         if let Some(expected) = self.expect {
-            let root = self.content_root()?;
+            let root = self.content()?.root;
             let differs = || Fault::new(Class::Differs, format!("the content root is {root}, not {expected}"));
             return if root == expected { Ok(()) } else { Err(differs()) };
+        }
+        if self.json {
+            return Err(Fault::new(Class::Usage, "a manifest is not JSON; --json goes with --root or --compare"));
         }
         let digested = self.look(Keeping::new(BufWriter::new(stdio::output()?), self.fine))?;
         digested.visitor.finish(digested.state).map(drop)
@@ -67,15 +76,16 @@ impl Tool for Args {
 }
 
 impl Args {
-    fn content_root(&self) -> Result<Digest, Fault> {
+    fn content(&self) -> Result<Digested<()>, Fault> {
         if self.image.is_none() {
             let mut input = self.input()?;
             if ManifestReader::<File>::begins(input.fill_buf().map_err(|error| Fault::io("reading", &error))?) {
-                return root_of(ManifestReader::open(input)?);
+                let (header, end) = ManifestReader::open(input)?.verify()?;
+                return Ok(Digested { root: end.root, size: header.size, state: end.state, visitor: () });
             }
-            return Ok(copy(&mut Decoder::open(input)?, Digester::new(()))?.root);
+            return copy(&mut Decoder::open(input)?, Digester::new(()));
         }
-        Ok(self.look(())?.root)
+        self.look(())
     }
 
     fn compare_with(&self, manifest: &Path) -> Result<(), Fault> {
@@ -84,7 +94,8 @@ impl Args {
         let mut ranges = 0_u64;
         let digested = self.look(Comparing::new(manifest, |offset, len| {
             ranges += 1;
-            cli::print(&format!("{offset}\t{len}\n"))
+            let json = serde_json::json!({ "offset": offset, "len": len });
+            cli::print(&if self.json { format!("{json}\n") } else { format!("{offset}\t{len}\n") })
         }))?;
         digested.visitor.finish()?;
         if digested.size != described {
@@ -120,11 +131,6 @@ impl Args {
 
 fn content_root(text: &str) -> Result<Digest, &'static str> {
     text.parse().map_err(|()| "a content root has 64 hexadecimal digits")
-}
-
-fn root_of(mut manifest: ManifestReader<impl std::io::Read>) -> Result<Digest, Fault> {
-    while manifest.entry()?.is_some() {}
-    manifest.end().map(|end| end.root).ok_or_else(|| Fault::new(Class::Manifest, "the manifest has no end"))
 }
 
 fn open(file: &Path) -> Result<File, Fault> {

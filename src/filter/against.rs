@@ -16,10 +16,7 @@ pub struct Described<R> {
 impl<R: Read + Seek> Described<R> {
     /// Verifies a manifest, so that what it says may be relied on.
     pub fn verify(mut manifest: R) -> Result<Described<R>, Fault> {
-        let mut reader = ManifestReader::open(&mut manifest)?;
-        while reader.entry()?.is_some() {}
-        let (header, end) = (reader.header(), reader.end());
-        let end = end.ok_or_else(|| Fault::new(Class::Manifest, "the manifest has no end"))?;
+        let (header, end) = ManifestReader::open(&mut manifest)?.verify()?;
         manifest.rewind().map_err(|error| Fault::io("reading the manifest", &error))?;
         Ok(Described { manifest, header, end })
     }

@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
+use super::Fault;
 use super::content::Block;
 use super::manifest::{BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestReader, grain_digest};
-use super::{Class, Fault};
 use crate::format::wire::BLOCK;
 
 /// Compares an image, block by block, with what a manifest describes.
@@ -70,9 +70,8 @@ impl<R: Read> Comparison<R> {
     }
 
     /// After the last block: what the manifest says at its end. It is read to there.
-    pub fn finish(mut self) -> Result<ManifestEnd, Fault> {
-        while self.manifest.entry()?.is_some() {}
-        self.manifest.end().ok_or_else(|| Fault::new(Class::Manifest, "the manifest has no end"))
+    pub fn finish(self) -> Result<ManifestEnd, Fault> {
+        self.manifest.verify().map(|(_, end)| end)
     }
 
     /// The manifest's next block; `None`: zeros.

@@ -276,6 +276,13 @@ impl<R: Read> ManifestReader<R> {
         }
     }
 
+    /// Reads what is left, and verifies all of it: what it is of, and what its end says.
+    pub fn verify(mut self) -> Result<(ManifestHeader, ManifestEnd), Fault> {
+        while self.entry()?.is_some() {}
+        let end = self.end.ok_or_else(|| damaged("the manifest has no end"))?;
+        Ok((self.header, end))
+    }
+
     /// What the end said, after [`ManifestReader::entry`] gave `None`.
     pub fn end(&self) -> Option<ManifestEnd> {
         self.end
