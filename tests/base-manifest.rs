@@ -81,6 +81,16 @@ fn a_damaged_manifest_sends_nothing() {
     assert_eq!(output.status.code(), Some(3), "a stream is no manifest");
 }
 
+#[test]
+fn an_increment_is_not_compared() {
+    // Its gaps are unchanged, not zero.
+    let image = vec![7; 100_000];
+    let mut increment = Given::new(1, 2, (100_000, 100_000), vec![data(0, vec![8; GRAIN])]);
+    let described = Described::verify(Cursor::new(manifest(&image, true))).unwrap();
+    let fault = copy(&mut increment, Against::new(Some(described), Memory::new(image))).unwrap_err();
+    assert_eq!(fault.class.word(), "unsupported");
+}
+
 /// A whole stream of an image, in pieces of so many grains.
 fn given(image: &[u8], state: u8, grains: usize) -> Given {
     let pieces = image.chunks(grains * GRAIN).enumerate().filter(|(_, piece)| piece.iter().any(|byte| *byte != 0));

@@ -63,7 +63,7 @@ fn streams_that_do_not_follow_each_other_are_refused() {
     for (files, class) in [
         (vec![full.as_path(), &two], "wrong-base"),
         (vec![two.as_path(), &one], "wrong-base"),
-        (vec![one.as_path(), &full], "has-states"),
+        (vec![one.as_path(), &full], "wrong-base"),
         (vec![one.as_path(), &one], "wrong-base"),
     ] {
         let output = merge(&files);

@@ -34,6 +34,9 @@ struct Args {
     /// Size of the image, which raw and zfs-send do not tell where it is needed: bytes, or with K, M, G, T
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "from")]
     size: Option<u64>,
+    /// Size of the image that an increment of zfs-send begins from, where it was another
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "size")]
+    old_size: Option<u64>,
     /// Which diff of rbd-diff-v2: the one that leads to this snapshot [default: to the image itself]
     #[arg(long, value_name = "NAME", requires = "from")]
     snap: Option<String>,
@@ -76,7 +79,7 @@ impl Tool for Args {
         let size = || self.size.ok_or_else(|| Fault::new(Class::Usage, "--size is needed: the format does not tell it"));
         match from {
             Format::Raw => send(&mut RawBytes::new(input, size()?), output),
-            Format::ZfsSend => send(&mut Zvol::saved(Box::new(input), SavedSizes { new: size()?, old: None })?, output),
+            Format::ZfsSend => send(&mut Zvol::saved(Box::new(input), SavedSizes { new: size()?, old: self.old_size })?, output),
             Format::RbdDiffV1 => send(&mut RbdDiff::v1(input, &self.known()?)?, output),
             Format::RbdDiffV2 => send(&mut RbdDiff::v2(input, self.snap.as_deref(), &self.known()?)?, output),
         }

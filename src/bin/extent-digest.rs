@@ -12,7 +12,7 @@ use siphon::flow::copy;
 use siphon::format::Digest;
 use siphon::host::stdio;
 use siphon::source::{Decoder, ImageFile, ImageOptions};
-use siphon::state::{Class, Fault, ManifestReader};
+use siphon::state::{Class, Fault, ManifestReader, is_manifest};
 
 /// Take the digest of an image's content, or compare it with another's
 ///
@@ -79,7 +79,7 @@ impl Args {
     fn content(&self) -> Result<Digested<()>, Fault> {
         if self.image.is_none() {
             let mut input = self.input()?;
-            if ManifestReader::<File>::begins(input.fill_buf().map_err(|error| Fault::io("reading", &error))?) {
+            if is_manifest(input.fill_buf().map_err(|error| Fault::io("reading", &error))?) {
                 let (header, end) = ManifestReader::open(input)?.verify()?;
                 return Ok(Digested { root: end.root, size: header.size, state: end.state, visitor: () });
             }
@@ -97,13 +97,14 @@ impl Args {
             let json = serde_json::json!({ "offset": offset, "len": len });
             cli::print(&if self.json { format!("{json}\n") } else { format!("{offset}\t{len}\n") })
         }))?;
-        digested.visitor.finish()?;
+        let same = digested.visitor.finish()?.root == digested.root;
         if digested.size != described {
             let what = format!("this image has {} bytes, and the manifest's {described}", digested.size);
             return Err(Fault::new(Class::Differs, what));
         }
         match ranges {
-            0 => Ok(()),
+            0 if same => Ok(()),
+            0 => Err(Fault::new(Class::Differs, "the content roots differ")),
             1 => Err(Fault::new(Class::Differs, "one range differs")),
             ranges => Err(Fault::new(Class::Differs, format!("{ranges} ranges differ"))),
         }

@@ -60,7 +60,6 @@ impl Tool for Args {
         }
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
-        let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut source = match (self.volume.as_str(), self.size) {
             ("-", _) if self.base_manifest.as_deref() == Some(Path::new("-")) => {
                 return Err(Fault::new(Class::Usage, "standard input cannot be both the send stream and the manifest"));
@@ -72,6 +71,7 @@ impl Tool for Args {
             (_, Some(_)) => return Err(Fault::new(Class::Usage, "--size is for a saved stream: give - instead of a volume")),
             (volume, None) => Zvol::open(volume, self.from.as_deref())?,
         };
+        let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
         let sealed = copy(&mut source, Against::new(described, sink))?;
         stdio::all_was_written();

@@ -26,10 +26,13 @@ impl<R: Read + Seek> Described<R> {
 pub struct Against<R: Read, S> {
     inner: S,
     described: Option<Described<R>>,
-    comparing: Option<Comparing<R>>,
+    baseline: Option<Baseline<R>>,
 }
 
-struct Comparing<R: Read> {
+/// What a whole image is compared with while it goes by.
+struct Baseline<R: Read> {
+    /// What the first reading of the manifest said.
+    told: (ManifestHeader, ManifestEnd),
     comparison: Comparison<R>,
     blocks: Blocks,
     /// Everything before this was said.
@@ -40,14 +43,14 @@ struct Comparing<R: Read> {
 impl<R: Read, S: Sink> Against<R, S> {
     /// What differs, into `inner`.
     pub fn new(described: Option<Described<R>>, inner: S) -> Against<R, S> {
-        Against { inner, described, comparing: None }
+        Against { inner, described, baseline: None }
     }
 }
 
-impl<R: Read> Comparing<R> {
+impl<R: Read> Baseline<R> {
     /// What nobody spoke of reads as zero in a whole stream.
     fn zeros_to(&mut self, offset: u64, inner: &mut impl Sink) -> Result<(), Fault> {
-        let Comparing { comparison, blocks, at, .. } = self;
+        let Baseline { comparison, blocks, at, .. } = self;
         blocks.zeros(offset - *at, &mut |block| difference(comparison, &block, inner))?;
         *at = offset;
         Ok(())
@@ -56,7 +59,7 @@ impl<R: Read> Comparing<R> {
     fn change(&mut self, change: &Change, inner: &mut impl Sink) -> Result<(), Fault> {
         self.zeros_to(change.offset(), inner)?;
         let Change::Data(data) = change else { return self.zeros_to(change.end(), inner) };
-        let Comparing { comparison, blocks, .. } = self;
+        let Baseline { comparison, blocks, .. } = self;
         blocks.data(data, &mut |block| difference(comparison, &block, inner))?;
         self.at = change.end();
         Ok(())
@@ -64,10 +67,14 @@ impl<R: Read> Comparing<R> {
 
     fn finish(mut self, inner: &mut impl Sink) -> Result<(), Fault> {
         self.zeros_to(self.size, inner)?;
-        let Comparing { mut comparison, blocks, .. } = self;
+        let Baseline { mut comparison, blocks, told: (_, end), .. } = self;
         blocks.finish(&mut |block| difference(&mut comparison, &block, inner))?;
-        comparison.finish().map(drop)
+        if comparison.finish()? == end { Ok(()) } else { Err(changed()) }
     }
+}
+
+fn changed() -> Fault {
+    Fault::new(Class::Changed, "the manifest changed while it was read")
 }
 
 /// Says what of a block differs from what was described.
@@ -91,27 +98,38 @@ impl<R: Read, S: Sink> Sink for Against<R, S> {
         let Some(Described { manifest, header: of, end }) = self.described.take() else {
             return self.inner.begin(header, image);
         };
+        if !header.is_whole() {
+            return Err(Fault::new(
+                Class::Unsupported,
+                "this is an increment: it does not say all that would have to be compared",
+            ));
+        }
         let Some(from) = end.state else {
             return Err(Fault::new(Class::Unsupported, "the manifest's state has no identity, so no stream can begin from it")
                 .hint("take the manifest of a snapshot, or of an image that is not in use"));
         };
-        let mut comparison = Comparison::new(ManifestReader::open(manifest)?);
+        let manifest = ManifestReader::open(manifest)?;
+        if manifest.header() != of {
+            return Err(changed());
+        }
+        let mut comparison = Comparison::new(manifest);
         comparison.begin(image.new_size);
-        self.comparing = Some(Comparing { comparison, blocks: Blocks::new(image.new_size), at: 0, size: image.new_size });
+        self.baseline =
+            Some(Baseline { told: (of, end), comparison, blocks: Blocks::new(image.new_size), at: 0, size: image.new_size });
         let header = Header::new(header.source, Some(from), header.to, header.names.clone());
         self.inner.begin(&header, &Image { old_size: of.size, ..*image })
     }
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
-        match &mut self.comparing {
-            Some(comparing) => comparing.change(&change, &mut self.inner),
+        match &mut self.baseline {
+            Some(baseline) => baseline.change(&change, &mut self.inner),
             None => self.inner.change(change),
         }
     }
 
     fn commit(mut self, proof: Proof) -> Result<S::Done, Fault> {
-        if let Some(comparing) = self.comparing.take() {
-            comparing.finish(&mut self.inner)?;
+        if let Some(baseline) = self.baseline.take() {
+            baseline.finish(&mut self.inner)?;
         }
         self.inner.commit(proof)
     }

@@ -53,7 +53,7 @@ fn follows(to: Option<Id>, newer: &impl Source) -> Result<(), Fault> {
     let from = newer.header().from;
     let name = String::from_utf8_lossy(&newer.header().names.to).into_owned();
     match from {
-        None => Err(Fault::new(Class::HasStates, format!("the stream to {name} is whole, and only the first one may be"))),
+        None => Err(Fault::new(Class::WrongBase, format!("the stream to {name} is whole, and only the first one may be"))),
         Some(_) if to.is_none() || to == from => Ok(()),
         Some(_) => {
             Err(Fault::new(Class::WrongBase, format!("the stream to {name} does not begin where the one before it leads"))

@@ -37,7 +37,8 @@ impl<W: Write> Sink for RbdDiffFile<W> {
             .hint("--to rbd-diff-v1 takes increments"));
         }
         let name = |name: &[u8]| (!name.is_empty()).then(|| name.to_vec());
-        let about = About { from: name(&header.names.from), to: name(&header.names.to), size: image.new_size };
+        let from = if header.is_whole() { None } else { name(&header.names.from) };
+        let about = About { from, to: name(&header.names.to), size: image.new_size };
         if !header.is_whole() && about.from.is_none() {
             return Err(Fault::new(
                 Class::Unsupported,

@@ -98,12 +98,15 @@ impl<R: Read> Comparison<R> {
         if others.is_empty() {
             return differs(self.at, bytes.len() as u64);
         }
+        let mut found = false;
         for (n, grain) in bytes.chunks(FINE_GRAIN).enumerate() {
             if others.get(n) != Some(&grain_digest(grain)) {
+                found = true;
                 differs(self.at + (n * FINE_GRAIN) as u64, grain.len() as u64)?;
             }
         }
-        Ok(())
+        // The longer digest has the last word.
+        if found { Ok(()) } else { differs(self.at, bytes.len() as u64) }
     }
 
     /// A block that now is zeros.

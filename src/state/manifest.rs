@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::content::{Block, RootHasher};
 use super::{Class, Fault};
-use crate::format::wire::BLOCK;
+use crate::format::wire::{BLOCK, LIMIT_IMAGE};
 use crate::format::{Digest, Id, Leaf, all_zero};
 
 /// What a manifest begins with, as a stream begins with its own.
@@ -193,6 +193,11 @@ fn entry_len(fine: bool) -> usize {
     size_of::<Leaf>() + grains * size_of::<GrainDigest>()
 }
 
+/// Whether a file that begins with these bytes is a manifest.
+pub fn is_manifest(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
 /// Reads a manifest. Nothing of it may be relied on before [`ManifestReader::entry`] gave `None`: only then its seal fits.
 pub struct ManifestReader<R: Read> {
     input: R,
@@ -208,11 +213,6 @@ pub struct ManifestReader<R: Read> {
 }
 
 impl<R: Read> ManifestReader<R> {
-    /// Whether a file that begins with these bytes is a manifest.
-    pub fn begins(bytes: &[u8]) -> bool {
-        bytes.starts_with(&MAGIC)
-    }
-
     /// Reads the head.
     pub fn open(mut input: R) -> Result<ManifestReader<R>, Fault> {
         let head: [u8; HEAD_LEN] = read(&mut input)?;
@@ -226,7 +226,7 @@ impl<R: Read> ManifestReader<R> {
         let (version, grain, size) = (u32_at(&head, 16), u32_at(&head, 20), u64_at(&head, 24));
         let source = array_at(&head, 32).and_then(Id::from_wire);
         match (version, grain, source) {
-            (VERSION, 0 | GRAIN_TOLD, Some(source)) if u32_at(&head, 48) == 0 => {
+            (VERSION, 0 | GRAIN_TOLD, Some(source)) if u32_at(&head, 48) == 0 && size <= LIMIT_IMAGE => {
                 let header = ManifestHeader { size, source, fine: grain != 0 };
                 let (mut seal, root) = (blake3::Hasher::new(), RootHasher::new(size));
                 seal.update(&head);

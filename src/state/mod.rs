@@ -26,6 +26,7 @@ pub(crate) use list::escape;
 pub use list::{State, StateList};
 pub use manifest::{
     BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter, grain_digest,
+    is_manifest,
 };
 pub use mark::{Mark, Run, escape_zfs_name};
 pub use plan::{Act, Condition, Plan};

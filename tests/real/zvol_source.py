@@ -87,7 +87,7 @@ def a_mark_goes_back_as_the_state_that_was_received():
          sha256(images["s2"]))
     # Its list has both ids of a mark, so whoever holds either has a state in common.
     listed = t.sh("zvol-diff-stream --states {t}").out.splitlines()
-    same([line.split("\t")[3] for line in listed[:-1]], ["s0", "s0", "s1", "s1", "s2", "s2"])
+    same([line.split("\t")[3] for line in listed[:-1]], ["@s0", "s0", "@s1", "s1", "@s2", "s2"])
     assert t.sh(f"zvol-diff-stream --states {{t}} | zfs-snapmark common {{t}}").out.strip() == "s2"
 
 

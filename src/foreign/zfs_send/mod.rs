@@ -85,20 +85,11 @@ pub struct Begin {
     pub from_guid: Option<u64>,
     /// Name of the snapshot, as its system had it: `pool/volume@snapshot`.
     pub to_name: Vec<u8>,
-    /// When it was made, in seconds since 1970.
-    pub seconds: u64,
 }
 
 /// What a record says about an object. Offsets and lengths are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// An object and how it is laid out.
-    Object {
-        /// Object number.
-        object: u64,
-        /// Bytes of its blocks.
-        block: u32,
-    },
     /// A block of this object.
     Write {
         /// Object number.
@@ -117,8 +108,8 @@ pub enum Record {
         /// Its length; 2^64 − 1 is "to the end".
         len: u64,
     },
-    /// Objects that are not there.
-    FreeObjects,
+    /// One that says nothing about content.
+    Other,
 }
 
 /// A block as it came: perhaps compressed.
@@ -177,7 +168,6 @@ impl<R: Read> Records<R> {
             to_guid: raw.u64(40),
             from_guid: Some(raw.u64(48)).filter(|guid| *guid != 0),
             to_name: raw.bytes[56..].split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
-            seconds: raw.u64(24),
         };
         Ok(Records { input, swapped: raw.swapped, begin, checksum, ended: false })
     }
@@ -198,9 +188,9 @@ impl<R: Read> Records<R> {
                 let (bonus, raw_bonus) = (raw.u32(28), raw.u32(36));
                 let len = if raw_bonus == 0 { u64::from(bonus).next_multiple_of(8) } else { raw_bonus.into() };
                 self.payload(len)?;
-                (Record::Object { object: raw.u64(8), block: raw.u32(24) }, raw.u64(40))
+                (Record::Other, raw.u64(40))
             }
-            kind::FREEOBJECTS => (Record::FreeObjects, raw.u64(24)),
+            kind::FREEOBJECTS => (Record::Other, raw.u64(24)),
             kind::WRITE => (self.write(&raw)?, raw.u64(40)),
             kind::WRITE_EMBEDDED => (self.embedded(&raw)?, raw.u64(32)),
             kind::FREE => (Record::Free { object: raw.u64(8), offset: raw.u64(16), len: raw.u64(24) }, raw.u64(32)),
@@ -279,10 +269,13 @@ impl<R: Read> Records<R> {
 fn refuse(begin: &Raw) -> Result<(), Error> {
     let unsupported = |what: &str| Err(Error::Unsupported(format!("this send stream is {what}, which is not taken")));
     let version = begin.u64(16);
-    if version & 3 == 2 {
-        return unsupported("a package of several (zfs send -R, -I or -p)");
+    match version & 3 {
+        1 => {}
+        2 => return unsupported("a package of several (zfs send -R, -I or -p)"),
+        _ => return Err(damaged("this is not a zfs send stream")),
     }
-    let features = version >> 2 & 0x3fff_ffff;
+    // 56 bits, of which senders of long ago knew 30 (`DMU_GET_FEATUREFLAGS`).
+    let features = version >> 2 & ((1 << 56) - 1);
     if let Some((_, name)) = REFUSED_FEATURES.iter().find(|(bit, _)| features >> bit & 1 == 1) {
         return unsupported(name);
     }

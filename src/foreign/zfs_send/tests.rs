@@ -101,7 +101,7 @@ fn plain(swapped: bool) -> Vec<u8> {
 fn both_byte_orders_are_read() {
     for swapped in [false, true] {
         let (begin, records) = all(&plain(swapped)).unwrap();
-        assert_eq!(begin, Begin { to_guid: GUID, from_guid: Some(5), to_name: b"tank/v@s1".to_vec(), seconds: 1000 });
+        assert_eq!(begin, Begin { to_guid: GUID, from_guid: Some(5), to_name: b"tank/v@s1".to_vec() });
         assert_eq!(records[0], Record::Free { object: ZVOL_DATA, offset: 1 << 20, len: u64::MAX });
         let Record::Write { offset: 8192, block, .. } = records[1].clone() else { panic!() };
         assert_eq!(block.unpack().unwrap(), b"12345678");

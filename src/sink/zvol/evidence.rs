@@ -91,7 +91,7 @@ fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -
         let (object, offset, size) = match record {
             Record::Write { object, offset, .. } => (object, offset, volume_size),
             Record::Free { object, offset, .. } => (object, offset, image_size),
-            Record::Object { .. } | Record::FreeObjects => continue,
+            Record::Other => continue,
         };
         if object == ZVOL_DATA && offset < size {
             return Ok(true);

@@ -78,7 +78,7 @@ impl Keeper {
         let device = exposure.open(block)?;
         let (dataset, standing, plan) = match known {
             // We made it a moment ago.
-            None => (Dataset::open(&options.name)?, standing, plan),
+            None => (untouched(&options.name)?, standing, plan),
             Some(known) => {
                 // Visible already: left so by a run that was killed. While another run had it, it was not ours to hide.
                 exposure.hide |= known.hidden;
@@ -209,6 +209,16 @@ impl Keeper {
             "no space is left to {0}: `zfs get -r quota,refquota,available {0}`, and those above it",
             self.dataset.name
         ))
+    }
+}
+
+/// The volume that was made a moment ago. Until the claim on its device somebody else could have had it.
+fn untouched(name: &str) -> Result<Dataset, Fault> {
+    match Dataset::open(name)? {
+        dataset if dataset.snapshots.is_empty() && dataset.receiving.is_none() => Ok(dataset),
+        _ => {
+            Err(Fault::new(Class::Busy, "another run took the volume that was just created").hint("try again when it has ended"))
+        }
     }
 }
 

@@ -3,12 +3,16 @@
 use std::io::Read;
 
 use crate::foreign::zfs_send::{Error, Record, Records, ZVOL_DATA, ZVOL_PROPERTIES};
-use crate::format::{Change, Data};
+use crate::format::{Change, Data, all_zero};
+
+/// What all blocks of all volumes are multiples of, in bytes.
+const SECTOR: u64 = 512;
 
 /// Turns records into changes that ascend and lie inside the image.
 ///
-/// `zfs send` tells a volume's data block by block in ascending order, with one exception: right behind the object it says
-/// that everything behind its last block is free. That is held back until its turn comes.
+/// `zfs send` tells a volume's data in ascending order, with one exception: right behind the object it says that everything
+/// behind its last block is free. That is held back until its turn comes. What is told to be free in its order may reach
+/// into it: a hole is told by the span of the block that would point to it (`dump_dnode` and `send_cb` of `dmu_send.c`).
 pub(super) struct Extents<R: Read> {
     records: Records<R>,
     /// Exact size of the image in bytes. A volume may be larger: it has whole blocks, and their rest is zero.
@@ -32,42 +36,42 @@ impl<R: Read> Extents<R> {
     /// The next change; `None` once the stream's END was right.
     pub fn change(&mut self) -> Result<Option<Change>, Error> {
         loop {
-            if let Some(change) = self.ready.take() {
-                return Ok(Some(change));
+            if let Some(offset) = self.ready.as_ref().map(Change::offset) {
+                // What is held back may have its turn before it.
+                return Ok(self.free_until(offset).or_else(|| self.ready.take()));
             }
             let Some(record) = self.records.record()? else {
                 return Ok(self.free_until(u64::MAX));
             };
             match record {
                 Record::Write { object: ZVOL_DATA, offset, block } => {
-                    let end = offset.checked_add(block.len()).ok_or_else(overflow)?;
-                    self.advance(offset, end)?;
-                    let kept = self.size.saturating_sub(offset).min(block.len());
-                    if kept > 0 {
-                        let mut bytes = block.unpack()?;
-                        bytes.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-                        self.ready = Some(Change::Data(Data::new(offset, bytes)));
+                    self.advance(offset, block.len())?;
+                    let mut bytes = block.unpack()?;
+                    let kept = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+                    if !all_zero(&bytes[kept..]) {
+                        return Err(Error::Unsupported(format!(
+                            "of a volume with data behind byte {}, the end of the image",
+                            self.size
+                        )));
                     }
-                    if let Some(free) = self.free_until(offset) {
-                        return Ok(Some(free));
-                    }
+                    bytes.truncate(kept);
+                    self.ready = (kept > 0).then(|| Change::Data(Data::new(offset, bytes)));
                 }
                 Record::Free { object: ZVOL_DATA, offset, len } if !self.whole => {
                     let end = offset.saturating_add(len).min(self.size);
-                    // One that goes to the end may be told first.
-                    if len == u64::MAX || end == self.size {
+                    if len == u64::MAX {
+                        self.in_order(offset)?;
                         let first = self.free.map_or(offset, |(start, _)| start.min(offset));
                         self.free = (first < end).then_some((first, end));
                     } else {
-                        self.advance(offset, end)?;
+                        self.advance(offset, len)?;
+                        // What is held back speaks for itself.
+                        let end = self.free.map_or(end, |(start, _)| end.min(start));
                         self.ready = (offset < end).then(|| zero(offset, end));
-                        if let Some(free) = self.free_until(offset) {
-                            return Ok(Some(free));
-                        }
                     }
                 }
                 Record::Write { object: ZVOL_PROPERTIES, .. } => self.resized = true,
-                Record::Write { .. } | Record::Free { .. } | Record::Object { .. } | Record::FreeObjects => {}
+                Record::Write { .. } | Record::Free { .. } | Record::Other => {}
             }
         }
     }
@@ -77,11 +81,17 @@ impl<R: Read> Extents<R> {
         self.resized
     }
 
-    fn advance(&mut self, offset: u64, end: u64) -> Result<(), Error> {
-        if offset < self.floor {
+    fn advance(&mut self, offset: u64, len: u64) -> Result<(), Error> {
+        self.in_order(offset)?;
+        let end = offset.checked_add(len).filter(|end| end.is_multiple_of(SECTOR));
+        self.floor = end.ok_or_else(|| Error::Damaged(format!("a block of {len} bytes at offset {offset}")))?;
+        Ok(())
+    }
+
+    fn in_order(&self, offset: u64) -> Result<(), Error> {
+        if offset < self.floor || !offset.is_multiple_of(SECTOR) {
             return Err(Error::Damaged(format!("a block at offset {offset} after one that ended at {}", self.floor)));
         }
-        self.floor = end;
         Ok(())
     }
 
@@ -99,10 +109,6 @@ impl<R: Read> Extents<R> {
 
 fn zero(offset: u64, end: u64) -> Change {
     Change::Zero { offset, len: end - offset, may_deallocate: true }
-}
-
-fn overflow() -> Error {
-    Error::Damaged("a block lies behind the end of all volumes".to_owned())
 }
 
 #[cfg(test)]
@@ -146,11 +152,23 @@ mod tests {
 
     #[test]
     fn what_lies_behind_the_image_is_cut_off() {
-        let stream = Stream::begin(false, ZVOL, 0, 5).write(0, 8192, 0, &[1; 8192]).write(8192, 8192, 0, &[2; 8192]).end();
+        let block = [vec![1; 5000], vec![0; 3192]].concat();
+        let stream = Stream::begin(false, ZVOL, 0, 5).write(0, 8192, 0, &block).write(8192, 8192, 0, &[0; 8192]).end();
         assert_eq!(changes(&stream, 5000, false).unwrap(), [data(0, &[1; 5000])]);
+        // But never in silence.
+        assert!(matches!(changes(&stream, 4999, false), Err(Error::Unsupported(_))));
         let stream = Stream::begin(false, ZVOL, 0, 5).free(4096, u64::MAX).end();
         assert_eq!(changes(&stream, 5000, false).unwrap(), [zero(4096, 5000)]);
         assert_eq!(changes(&stream, 4096, false).unwrap(), []);
+    }
+
+    #[test]
+    fn a_hole_that_reaches_into_the_end_is_told_once() {
+        let stream = Stream::begin(false, ZVOL, 0, 5).free(9 * MIB + 4096, u64::MAX).free(8 * MIB, 4 * MIB).end();
+        let wanted = [zero(8 * MIB, 9 * MIB + 4096), zero(9 * MIB + 4096, 64 * MIB)];
+        assert_eq!(changes(&stream, 64 * MIB, false).unwrap(), wanted);
+        let stream = Stream::begin(false, ZVOL, 0, 5).free(MIB, u64::MAX).free(2 * MIB, MIB).end();
+        assert_eq!(changes(&stream, 4 * MIB, false).unwrap(), [zero(MIB, 4 * MIB)]);
     }
 
     #[test]

@@ -63,7 +63,9 @@ struct Base {
     /// `None`: a bookmark does not tell.
     size: Option<u64>,
     createtxg: u64,
-    relied_on: Option<(String, ZfsGuid)>,
+    guid: ZfsGuid,
+    /// A bookmark is not needed any more once `zfs send` has begun.
+    is_bookmark: bool,
 }
 
 impl Zvol {
@@ -93,7 +95,13 @@ impl Zvol {
             let (running, output) = zfs::send(base.as_ref().map(|base| base.full.as_str()), full)?;
             let input: Box<dyn Read> = Box::new(BufReader::with_capacity(READ_AHEAD, output));
             match Records::open(input) {
-                Ok(records) => (Some(running), Some(Extents::new(records, known.size, header.is_whole()))),
+                Ok(records) => {
+                    let begin = records.begin();
+                    if (begin.to_guid, begin.from_guid) != (to.guid, base.as_ref().map(|base| base.guid)) {
+                        return Err(Fault::new(Class::Changed, "the snapshots were renamed meanwhile").hint("try again"));
+                    }
+                    (Some(running), Some(Extents::new(records, known.size, header.is_whole())))
+                }
                 Err(error) => return Err(explained(Some(running), &error)),
             }
         };
@@ -102,7 +110,7 @@ impl Zvol {
         let image = Image { grain: u32::try_from(grain).unwrap_or(1), ..Image::new(old_size, known.size) };
         let old_size_assumed = base.as_ref().is_some_and(|base| base.size.is_none());
         let mut relied_on = vec![(snapshot.to_owned(), to.guid)];
-        relied_on.extend(base.and_then(|base| base.relied_on));
+        relied_on.extend(base.filter(|base| !base.is_bookmark).map(|base| (base.name, base.guid)));
         let live = Some(Live { running, dataset: name.to_owned(), relied_on });
         Ok(Zvol { header, image, extents, live, old_size_assumed })
     }
@@ -121,18 +129,27 @@ impl Zvol {
         Ok(Zvol { header, image, extents: Some(extents), live: None, old_size_assumed })
     }
 
-    /// All snapshots of a volume. One that is a mark is in the list twice: as what it was received as, and as itself.
+    /// All snapshots of a volume. One that is a mark is in the list twice: by its name as what it was received as, and with an
+    /// `@` before its name as itself.
     pub fn states(name: &str) -> Result<StateList, Fault> {
+        if name.contains('@') {
+            return Err(Fault::new(Class::Usage, "--states takes a volume, not a snapshot"));
+        }
         let dataset = volume(name)?;
         let mut list = StateList::default();
         for snapshot in &dataset.snapshots {
             let known = known(&dataset, snapshot)?;
-            let own = zfs_state(snapshot.guid);
-            let line = |id, bytes| State { id, seconds: snapshot.creation, bytes, name: snapshot.name.clone().into_bytes() };
-            if own != known.state {
-                list.states.push(line(own, known.size));
+            let line = |known: &Known, name: String| State {
+                id: known.state,
+                seconds: snapshot.creation,
+                bytes: known.size,
+                name: name.into_bytes(),
+            };
+            let itself = itself(&dataset, snapshot)?;
+            if itself.state != known.state {
+                list.states.push(line(&itself, format!("@{}", snapshot.name)));
             }
-            list.states.push(line(known.state, known.size));
+            list.states.push(line(&known, snapshot.name.clone()));
         }
         Ok(list)
     }
@@ -149,7 +166,11 @@ impl Source for Zvol {
 
     fn change(&mut self) -> Result<Option<Change>, Fault> {
         let Some(extents) = &mut self.extents else { return Ok(None) };
-        extents.change().map_err(|error| explained(self.live.take().and_then(|live| live.running), &error))
+        extents.change().map_err(|error| {
+            // Without a reader it ends.
+            self.extents = None;
+            explained(self.live.take().and_then(|live| live.running), &error)
+        })
     }
 
     fn finish(&mut self) -> Result<Ending, Fault> {
@@ -190,6 +211,11 @@ fn known(dataset: &Dataset, snapshot: &Snapshot) -> Result<Known, Fault> {
     if let Some(mark) = dataset.mark(snapshot) {
         return Ok(Known { source: mark.source, state: mark.state, size: mark.size });
     }
+    itself(dataset, snapshot)
+}
+
+/// A snapshot as itself, whatever it was received as.
+fn itself(dataset: &Dataset, snapshot: &Snapshot) -> Result<Known, Fault> {
     let size =
         snapshot.volsize.ok_or_else(|| Fault::new(Class::Io, format!("zfs does not say the size of {}", snapshot.name)))?;
     Ok(Known { source: zfs_source(dataset.guid), state: zfs_state(snapshot.guid), size })
@@ -199,17 +225,20 @@ fn base(dataset: &Dataset, from: &str) -> Result<Base, Fault> {
     if let Some(name) = from.strip_prefix('#') {
         let full = format!("{}#{name}", dataset.name);
         let (guid, createtxg) = zfs::bookmark(&full)?;
-        return Ok(Base { full, name: name.to_owned(), state: zfs_state(guid), size: None, createtxg, relied_on: None });
+        return Ok(Base { full, name: name.to_owned(), state: zfs_state(guid), size: None, createtxg, guid, is_bookmark: true });
     }
-    let snapshot = find(dataset, from.strip_prefix('@').unwrap_or(from))?;
-    let known = known(dataset, snapshot)?;
+    let (snapshot, known) = match from.strip_prefix('@') {
+        Some(name) => find(dataset, name).and_then(|snapshot| Ok((snapshot, itself(dataset, snapshot)?)))?,
+        None => find(dataset, from).and_then(|snapshot| Ok((snapshot, known(dataset, snapshot)?)))?,
+    };
     Ok(Base {
         full: format!("{}@{}", dataset.name, snapshot.name),
         name: snapshot.name.clone(),
         state: known.state,
         size: Some(known.size),
         createtxg: snapshot.createtxg,
-        relied_on: Some((snapshot.name.clone(), snapshot.guid)),
+        guid: snapshot.guid,
+        is_bookmark: false,
     })
 }
 
