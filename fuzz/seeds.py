@@ -39,6 +39,17 @@ def main():
     seed("state_list", "page", "".join(line + "\n" for line in text.splitlines() if line[:1] != ".").encode())
     for name, text in RECORDS.items():
         seed("records", name, text.encode())
+    size, ranges = (1 << 20).to_bytes(8, "little"), bytes(8) + (4096).to_bytes(8, "little")
+    diff = b"rbd diff v1\nf\3\0\0\0mont\3\0\0\0tues" + size + b"z" + ranges + b"w" + ranges[8:] * 2 + b"x" * 4096 + b"e"
+    seed("rbd_diff", "v1", diff)
+    begin = bytearray(312)
+    begin[8:16], begin[16], begin[32] = (0x2F5BACBAC).to_bytes(8, "little"), 1, 3
+    write, end = bytearray(312), bytearray(312)
+    write[0], write[8], write[32:40], end[0] = 3, 1, (4096).to_bytes(8, "little"), 5
+    seed("zfs_send", "plain", bytes(begin + write) + b"y" * 4096 + bytes(end))
+    head = b"\x89SIPHON-MAN\r\n\x1a\n\0" + bytes([1, 0, 0, 0]) + bytes(4) + (3 << 16).to_bytes(8, "little") + b"s" * 16 + bytes(8)
+    run = lambda kind, count: bytes([kind]) + bytes(7) + count.to_bytes(8, "little")
+    seed("manifest", "plain", head + run(1, 1) + b"l" * 32 + run(2, 2) + run(0, 3) + b"i" * 16 + bytes(64))
 
 
 main()
