@@ -10,7 +10,7 @@ use siphon::flow::copy;
 use siphon::host::ceph::Access;
 use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
-use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};
+use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec, Trust};
 use siphon::state::Fault;
 
 /// Write a Ceph RBD snapshot as an extent stream: whole, or what changed since an earlier one
@@ -49,8 +49,11 @@ struct Args {
     /// Most reads in flight, with 192 KiB of buffers each
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS.try_into().unwrap_or(u16::MAX), value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Ask every object, whatever the object maps say
+    /// Believe the object maps' word on what changed: quick on large images, wrong if the image was ever rolled back
     #[arg(long)]
+    trust_map: bool,
+    /// Ask every object even for a whole stream, whatever the object maps say
+    #[arg(long, conflicts_with = "trust_map")]
     no_trust_map: bool,
     /// Show how far it is, on standard error: a bar, or JSON lines
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
@@ -75,7 +78,12 @@ impl Tool for Args {
         }
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
-        let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust_map: !self.no_trust_map };
+        let trust = match (self.trust_map, self.no_trust_map) {
+            (true, _) => Trust::Changes,
+            (_, true) => Trust::Nothing,
+            _ => Trust::default(),
+        };
+        let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust };
         let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut rbd = Rbd::open(&access, &self.image, &options)?;
         if let Some(note) = rbd.note() {

@@ -10,6 +10,6 @@ mod zvol;
 pub use decoder::Decoder;
 pub use image::{ImageFile, ImageOptions};
 pub use raw_bytes::RawBytes;
-pub use rbd::{DEFAULT_JOBS, Rbd, RbdOptions, Spec};
+pub use rbd::{DEFAULT_JOBS, Rbd, RbdOptions, Spec, Trust};
 pub use rbd_diff::{Identity, RbdDiff};
 pub use zvol::{SavedSizes, Zvol};

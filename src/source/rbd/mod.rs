@@ -22,6 +22,20 @@ use crate::state::{Class, Fault, RbdImage, State, StateList, rbd_source, rbd_sta
 /// Reads in flight unless told otherwise: on a link of 2 ms more bring no more, and their buffers are 12 MiB at most.
 pub const DEFAULT_JOBS: usize = 64;
 
+/// How far object maps are believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Not at all: every object is asked.
+    Nothing,
+    /// For which objects there are, which is all that a whole stream needs. Not for what changed: after a roll-back the maps
+    /// are those of the snapshot that was gone back to, and call clean what differs from a later one (librbd 16.2.15:
+    /// snapshots a, b; write; snapshot c; roll back to b; snapshot d. From c to d nothing changed, by the maps).
+    #[default]
+    Existence,
+    /// For what changed, too.
+    Changes,
+}
+
 /// How an RBD snapshot is to be sent.
 #[derive(Clone, Debug)]
 pub struct RbdOptions {
@@ -29,8 +43,8 @@ pub struct RbdOptions {
     pub from: Option<String>,
     /// Most reads in flight.
     pub jobs: usize,
-    /// Object maps are believed where Ceph marks them as valid.
-    pub trust_map: bool,
+    /// How far object maps are believed.
+    pub trust: Trust,
 }
 
 /// An RBD snapshot as a source.
@@ -84,7 +98,8 @@ impl Rbd {
             _ if to.size == 0 => (Way::Nowhere, None),
             // The maps of a clone know nothing of its parent, and the parent's may be wrong where nobody looked.
             None if overlap > 0 => (Way::Everywhere, None),
-            _ if !options.trust_map => (Way::Everywhere, None),
+            None if options.trust == Trust::Nothing => (Way::Everywhere, None),
+            Some(_) if options.trust != Trust::Changes => (Way::Everywhere, None),
             _ => match distrusted(&opened, &snapshots, from.map_or(0, |from| from.id), to.id)? {
                 None => (Way::Maps, None),
                 Some(why) => (Way::Everywhere, Some(format!("{why}: every object is asked, which takes longer"))),
@@ -171,7 +186,7 @@ fn chosen<'a>(snapshots: &'a [Snapshot], name: &str, spec: &Spec) -> Result<&'a 
     })
 }
 
-/// Why the object maps of the interval are no help; `None` when all of them are fine.
+/// Why the object maps of the interval are no help even to who trusts them; `None` when all of them are fine.
 ///
 /// Older librbd look at the first snapshot's flags only, so each is looked at here. And librbd (16.2.15 at least) loses
 /// removals by the maps when the image was smaller at a snapshot in between: what was cut off there and is a hole in the
