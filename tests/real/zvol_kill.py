@@ -110,7 +110,7 @@ def killed_anywhere_while_receiving_the_next_nightly_run_heals():
 
 @test
 def killed_between_commit_and_mark_the_next_nightly_run_heals():
-    planned, fired = 48 if bed.options.full else 5, 0
+    planned, fired = 52 if bed.options.full else 5, 0
     of, t = volume("unmarked", "s0")
     image, newest = images["s0"], "s0"
     Path(bed.work, "slow").mkdir()
