@@ -689,6 +689,8 @@ def main():
         start = time.time()
         ran += 1
         try:
+            # Of its own, so that a failure comes back when the test is run alone with the same seed.
+            RNG.seed(f"{ARGS.seed}/{function.__name__}")
             function()
             print(f"ok   {function.__name__} ({time.time() - start:.1f} s)", flush=True)
         except Exception:
