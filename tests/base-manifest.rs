@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Output;
 
-use common::complaint;
-use common::streams::{Given, data};
+use common::streams::{Given, any_image, data};
+use common::{complaint, piped};
 use proptest::prelude::*;
 use siphon::filter::{Against, Described, Digester, Keeping, Normal};
 use siphon::flow::copy;
@@ -17,23 +17,11 @@ use siphon::source::Decoder;
 
 const GRAIN: usize = 4096;
 
-/// Runs a tool; its output, and how it ended.
-fn tool(program: &str, args: &[&str], input: &[u8]) -> std::process::Output {
-    let mut child =
-        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // One that refuses at once reads no more.
-        scope.spawn(move || _ = stdin.write_all(input));
-        child.wait_with_output().unwrap()
-    })
-}
-
 const DIFF: &str = env!("CARGO_BIN_EXE_image-diff-stream");
 const APPLY: &str = env!("CARGO_BIN_EXE_image-apply");
 const DIGEST: &str = env!("CARGO_BIN_EXE_extent-digest");
 
-fn ok(output: std::process::Output) -> Vec<u8> {
+fn ok(output: Output) -> Vec<u8> {
     assert!(output.status.success(), "{}", complaint(&output));
     output.stdout
 }
@@ -55,13 +43,13 @@ fn an_older_state_goes_over_a_newer_one_for_the_price_of_what_differs() {
     newer.extend(vec![0x77; 1 << 20]);
     std::fs::write(&sunday, &older).unwrap();
     std::fs::write(&monday, &newer).unwrap();
-    ok(tool(APPLY, &[text(&target)], &ok(tool(DIFF, &[text(&monday)], b""))));
+    ok(piped(APPLY, &[text(&target)], &ok(piped(DIFF, &[text(&monday)], b""))));
     for (wanted, differing) in [(&sunday, 40 * GRAIN), (&monday, 40 * GRAIN + (1 << 20))] {
         // The target is asked what it holds, and the source has nothing but the state that is wanted.
-        let manifest = ok(tool(DIGEST, &["--fine", "--image", text(&target)], b""));
-        let stream = ok(tool(DIFF, &["--base-manifest", "-", text(wanted)], &manifest));
+        let manifest = ok(piped(DIGEST, &["--fine", "--image", text(&target)], b""));
+        let stream = ok(piped(DIFF, &["--base-manifest", "-", text(wanted)], &manifest));
         assert!(stream.len() * 10 <= differing * 11, "{} bytes for {differing}", stream.len());
-        ok(tool(APPLY, &[text(&target)], &stream));
+        ok(piped(APPLY, &[text(&target)], &stream));
         assert!(std::fs::read(&target).unwrap() == std::fs::read(wanted).unwrap());
     }
 }
@@ -71,13 +59,13 @@ fn a_damaged_manifest_sends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     std::fs::write(&image, vec![5; 1 << 20]).unwrap();
-    let manifest = ok(tool(DIGEST, &["--image", text(&image)], b""));
+    let manifest = ok(piped(DIGEST, &["--image", text(&image)], b""));
     for cut in [0, 10, manifest.len() / 2, manifest.len() - 1] {
-        let output = tool(DIFF, &["--base-manifest", "-", text(&image)], &manifest[..cut]);
+        let output = piped(DIFF, &["--base-manifest", "-", text(&image)], &manifest[..cut]);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "cut at {cut}");
         assert!(complaint(&output).contains("[manifest]"));
     }
-    let output = tool(DIFF, &["--base-manifest", "-", text(&image)], &ok(tool(DIFF, &[text(&image)], b"")));
+    let output = piped(DIFF, &["--base-manifest", "-", text(&image)], &ok(piped(DIFF, &[text(&image)], b"")));
     assert_eq!(output.status.code(), Some(3), "a stream is no manifest");
 }
 
@@ -103,15 +91,6 @@ fn manifest(image: &[u8], fine: bool) -> Vec<u8> {
     let digested = copy(&mut given(image, 1, 3), Digester::new(Keeping::new(&mut out, fine))).unwrap();
     digested.visitor.finish(digested.state).unwrap();
     out
-}
-
-fn any_image() -> impl Strategy<Value = Vec<u8>> {
-    let grain = prop_oneof![3 => Just(0_u8), 1 => 1..4_u8];
-    (proptest::collection::vec(grain, 0..80), 0..4096_usize).prop_map(|(grains, cut)| {
-        let mut image: Vec<u8> = grains.into_iter().flat_map(|byte| vec![byte; GRAIN]).collect();
-        image.truncate(image.len().saturating_sub(cut));
-        image
-    })
 }
 
 proptest! {

@@ -3,11 +3,10 @@
 
 mod common;
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use common::complaint;
 use common::streams::{Given, data, encoded, id, since, whole};
+use common::{complaint, piped};
 use siphon::flow::copy;
 use siphon::format::Change;
 use siphon::sink::Memory;
@@ -15,19 +14,7 @@ use siphon::source::Decoder;
 use siphon::state::{State, StateList};
 
 fn convert(args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_extent-convert"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // One that refuses at once reads no more.
-        scope.spawn(move || _ = stdin.write_all(input));
-        child.wait_with_output().unwrap()
-    })
+    piped(env!("CARGO_BIN_EXE_extent-convert"), args, input)
 }
 
 fn ok(output: Output) -> Vec<u8> {

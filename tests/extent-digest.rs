@@ -3,12 +3,11 @@
 
 mod common;
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use common::complaint;
-use common::streams::{Given, data, encoded, whole};
+use common::streams::{Given, any_image, data, encoded, whole};
+use common::{complaint, piped};
 use proptest::prelude::*;
 use siphon::format::Data;
 use siphon::state::{Blocks, Comparison, ContentRoot, Fault, ManifestHeader, ManifestReader, ManifestWriter, file_source};
@@ -16,16 +15,7 @@ use siphon::state::{Blocks, Comparison, ContentRoot, Fault, ManifestHeader, Mani
 const BLOCK: usize = 64 << 10;
 
 fn digest(args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_extent-digest"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that refuses at once reads no more.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    piped(env!("CARGO_BIN_EXE_extent-digest"), args, input)
 }
 
 fn text(path: &Path) -> &str {
@@ -175,16 +165,6 @@ fn a_manifest_that_is_cut_compares_with_nothing() {
     }
     std::fs::write(&saved, &whole).unwrap();
     assert_eq!(digest(&["--compare", text(&saved), "--image", text(&file)], b"").status.code(), Some(0));
-}
-
-/// An image of few blocks, most of them alike, so that all kinds of neighbours come up.
-fn any_image() -> impl Strategy<Value = Vec<u8>> {
-    let grain = prop_oneof![3 => Just(0_u8), 1 => 1..4_u8];
-    (proptest::collection::vec(grain, 0..80), 0..4096_usize).prop_map(|(grains, cut)| {
-        let mut image: Vec<u8> = grains.into_iter().flat_map(|byte| vec![byte; 4096]).collect();
-        image.truncate(image.len().saturating_sub(cut));
-        image
-    })
 }
 
 proptest! {

@@ -1,11 +1,24 @@
 //! What tests share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::process::Output;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 pub mod apply;
 pub mod loop_device;
 pub mod streams;
+
+/// Runs a tool with this on its standard input.
+pub fn piped(program: &str, args: &[&str], input: &[u8]) -> Output {
+    let mut child =
+        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // One that refuses at once reads no more.
+        scope.spawn(move || _ = stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
 
 /// What a tool said on standard error.
 pub fn complaint(output: &Output) -> String {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use proptest::prelude::*;
 use siphon::filter::Normal;
 use siphon::flow::{Ending, Source, copy};
 use siphon::format::{Change, Data, Header, Id, Image, Names};
@@ -86,4 +87,14 @@ pub fn generations() -> Vec<Vec<u8>> {
     regrown.resize(2_000_003, 0);
     regrown[1_999_990..].fill(9);
     vec![first, edited, cut, regrown, vec![], vec![7; 5000]]
+}
+
+/// An image of few blocks, most of them alike, so that all kinds of neighbours come up.
+pub fn any_image() -> impl Strategy<Value = Vec<u8>> {
+    let grain = prop_oneof![3 => Just(0_u8), 1 => 1..4_u8];
+    (proptest::collection::vec(grain, 0..80), 0..4096_usize).prop_map(|(grains, cut)| {
+        let mut image: Vec<u8> = grains.into_iter().flat_map(|byte| vec![byte; 4096]).collect();
+        image.truncate(image.len().saturating_sub(cut));
+        image
+    })
 }

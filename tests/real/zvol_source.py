@@ -90,6 +90,12 @@ def a_mark_goes_back_as_the_state_that_was_received():
     listed = t.sh("zvol-diff-stream --states {t}").out.splitlines()
     same([line.split("\t")[3] for line in listed[:-1]], ["@s0", "s0", "@s1", "s1", "@s2", "s2"])
     assert t.sh(f"zvol-diff-stream --states {{t}} | zfs-snapmark common {{t}}").out.strip() == "s2"
+    # From a mark as itself: the same content under its other id, and on to the next one.
+    for base, to in (("@s2", "s2"), ("@s1", "s2")):
+        back = f"{bed.work}/itself.{base[1:]}"
+        t.sh(f"zvol-diff-stream --from {base} {{t}}@{to} >{back}")
+        ours, end = header(back)
+        assert ours["from"] not in (None, ours["to"]) and (end["data_extents"] == 0) == (base == "@s2"), f"{ours} {end}"
 
 
 @test

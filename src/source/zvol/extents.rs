@@ -50,7 +50,7 @@ impl<R: Read> Extents<R> {
                     let kept = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
                     if !all_zero(&bytes[kept..]) {
                         return Err(Error::Unsupported(format!(
-                            "of a volume with data behind byte {}, the end of the image",
+                            "the volume has data behind byte {}, where the image ends: is the size too small?",
                             self.size
                         )));
                     }

@@ -89,7 +89,8 @@ impl Zvol {
             to: snapshot.as_bytes().to_vec(),
         };
         let header = Header::new(known.source, base.as_ref().map(|base| base.state), Some(known.state), names);
-        let (running, extents) = if header.from == header.to {
+        // Snapshots are told apart by their guids: a mark can go by another id, and two marks by one.
+        let (running, extents) = if base.as_ref().is_some_and(|base| base.guid == to.guid) {
             (None, None)
         } else {
             let (running, output) = zfs::send(base.as_ref().map(|base| base.full.as_str()), full)?;
