@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use siphon::format::{self, wire};
-use siphon::host::ceph::{Access, Cluster, DiffRange, Image, Pool, Reading};
-use siphon::source::{DEFAULT_JOBS, Spec};
+use siphon::host::ceph::{Access, Cluster, DiffRange, Image, Pool, Reading, Spec};
+use siphon::source::DEFAULT_JOBS;
 use siphon::state::{Class, Fault};
 
 /// As the source's window: bytes in flight for each read that may be.

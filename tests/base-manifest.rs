@@ -55,6 +55,43 @@ fn an_older_state_goes_over_a_newer_one_for_the_price_of_what_differs() {
 }
 
 #[test]
+fn a_file_takes_an_increment_from_its_present_content_whoever_wrote_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, wanted, target] = ["old", "wanted", "target"].map(|name| folder.path().join(name));
+    let image: Vec<u8> = (0..300_001_u32).map(|n| (n / 5000 + n % 251) as u8).collect();
+    std::fs::write(&old, &image).unwrap();
+    std::fs::write(&wanted, [&[9; 5000], &image[5000..]].concat()).unwrap();
+    let from_present = |target: &Path| {
+        let manifest = ok(piped(DIGEST, &["--fine", "--image", text(target)], b""));
+        ok(piped(DIFF, &["--base-manifest", "-", text(&wanted)], &manifest))
+    };
+    // Written by hand after a state was received; and never received at all.
+    ok(piped(APPLY, &[text(&target)], &ok(piped(DIFF, &[text(&old)], b""))));
+    for record in [true, false] {
+        if !record {
+            std::fs::remove_file(folder.path().join("target.siphon")).unwrap();
+        }
+        let mut by_hand = image.clone();
+        by_hand[100_000..100_100].fill(0xee);
+        std::fs::write(&target, &by_hand).unwrap();
+        let stream = from_present(&target);
+        assert!(stream.len() < 30_000, "{} bytes", stream.len());
+        let refused = piped(APPLY, &[text(&target)], &stream);
+        assert_eq!(refused.status.code(), Some(4), "{}", complaint(&refused));
+        // Written once more, it is not what the stream begins from.
+        by_hand[0] ^= 1;
+        std::fs::write(&target, &by_hand).unwrap();
+        let refused = piped(APPLY, &["--by-content", text(&target)], &stream);
+        assert!(complaint(&refused).contains("[wrong-base]"), "{}", complaint(&refused));
+        assert!(std::fs::read(&target).unwrap() == by_hand);
+        ok(piped(APPLY, &["--by-content", text(&target)], &from_present(&target)));
+        assert!(std::fs::read(&target).unwrap() == std::fs::read(&wanted).unwrap());
+        // From here on it is at a state again.
+        ok(piped(APPLY, &[text(&target)], &ok(piped(DIFF, &["--base", text(&wanted), text(&old)], b""))));
+    }
+}
+
+#[test]
 fn a_damaged_manifest_sends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");

@@ -13,7 +13,7 @@ import zlib
 
 from blake3 import blake3
 
-from reader import Reader, Refused, expand, leaves, stream_id
+from reader import Refused, any_reader, expand, leaves, stream_id
 
 VECTORS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vectors")
 
@@ -85,7 +85,7 @@ def bend(rng, stream):
 
 def verdict(stream):
     try:
-        for _ in Reader(io.BytesIO(stream)).changes():
+        for _ in any_reader(io.BytesIO(stream)).changes():
             pass
         return "ok"
     except Refused as refused:

@@ -105,7 +105,16 @@ fn what_is_cut_is_not_sealed_on_either_side() {
 
 #[test]
 fn a_call_that_makes_no_sense_says_so() {
-    for args in [&[][..], &["--from", "raw"], &["--to", "zfs-send"], &["--from", "raw", "--to", "raw"], &["--from", "qcow"]] {
+    let unused = [
+        &["--from", "rbd-diff-v1", "--size", "1M"][..],
+        &["--from", "raw", "--size", "1M", "--old-size", "1M"],
+        &["--from", "rbd-diff-v1", "--snap", "mon"],
+        &["--from", "raw", "--size", "1M", "--states", "/dev/null"],
+    ];
+    for args in [&[][..], &["--from", "raw"], &["--to", "zfs-send"], &["--from", "raw", "--to", "raw"], &["--from", "qcow"]]
+        .into_iter()
+        .chain(unused)
+    {
         let output = convert(args, &whole(&[1; 5000]));
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", complaint(&output));
     }

@@ -61,6 +61,66 @@ fn a_stream_is_listed_as_text_and_as_json() {
     }
 }
 
+const TREE_TEXT: &str = "\
+stream  db26c5176d5a2bc69a98e088fe84a691 increment, payload at most 1048576
+source  214da1f409ecb90f3e773a38560b34d0 home
+from    065e86712c8bce7048eec35abc1452e6 mon
+to      069b65384b0e542b82ed35078297fd5b tue
+tree    grain 4096
+gone    d taken=1
+entry   kept     dir     0755 1000:1000 1763800000+000000000 .
+entry   taken=1  dir     0755 1000:1000 1763800000+000000000 z
+entry   kept     file    0644 1000:1000 1763800000+000000000 z/f 10000 bytes, before 10000
+data                 0       4096
+end     data 4096 bytes in 1, zero 0 bytes in 0
+reached 069b65384b0e542b82ed35078297fd5b
+digest  96fc92db3ac999b789494c7e566e917f0169851b0c7afc04cc54e1d3f952cad8
+";
+
+const TREE_JSON: &str = r#"{"item":"header","stream":"db26c5176d5a2bc69a98e088fe84a691","source":"214da1f409ecb90f3e773a38560b34d0","from":"065e86712c8bce7048eec35abc1452e6","to":"069b65384b0e542b82ed35078297fd5b","names":["home","mon","tue"],"max_payload":1048576}
+{"item":"tree","grain":4096,"list":false}
+{"item":"gone","path":"d","number":1}
+{"item":"entry","path":".","type":"dir","origin":"kept","number":null,"mode":493,"uid":1000,"gid":1000,"seconds":1763800000,"nanoseconds":0,"old_size":null,"size":null,"target":null,"device":null,"xattrs":{}}
+{"item":"entry","path":"z","type":"dir","origin":"taken","number":1,"mode":493,"uid":1000,"gid":1000,"seconds":1763800000,"nanoseconds":0,"old_size":null,"size":null,"target":null,"device":null,"xattrs":{}}
+{"item":"entry","path":"z/f","type":"file","origin":"kept","number":null,"mode":420,"uid":1000,"gid":1000,"seconds":1763800000,"nanoseconds":0,"old_size":10000,"size":10000,"target":null,"device":null,"xattrs":{}}
+{"item":"data","offset":0,"len":4096}
+{"item":"end","to":"069b65384b0e542b82ed35078297fd5b","data_extents":1,"zero_extents":0,"data_bytes":4096,"zero_bytes":0,"digest":"96fc92db3ac999b789494c7e566e917f0169851b0c7afc04cc54e1d3f952cad8"}
+"#;
+
+#[test]
+fn a_tree_and_a_list_are_listed_as_text_and_as_json() {
+    let stream = vectors::load("tree_ok_renamed_directory.vec").stream;
+    for (args, wanted) in [(&[][..], TREE_TEXT), (&["--json"], TREE_JSON)] {
+        let output = run(args, &stream);
+        assert_eq!((output.status.code(), text(&output.stdout), text(&output.stderr)), (Some(0), wanted, ""), "{args:?}");
+    }
+    let list = run(&[], &vectors::load("tree_ok_list.vec").stream);
+    assert!(text(&list.stdout).contains("\ntree    list of changes, grain 4096\n"), "{}", text(&list.stdout));
+    // All kinds of entries, their targets and attributes; each is one line.
+    let all = run(&[], &vectors::load("tree_ok_small.vec").stream);
+    for wanted in [
+        "entry   new      dir     0755 1000:1000 1763800000+000000000 .",
+        "entry   new      dir     0755 1000:1000 1763800000+000000000 d",
+        "entry   new      file    0644 1000:1000 1763800000+000000000 d/f 10000 bytes user.a=1 user.b=",
+        "entry   new      dir     1777 1000:1000 1763800000+000000000 d/g",
+        "entry   new      fifo    0644 1000:1000 1763800000+000000000 d/g/fifo",
+        "entry   new      file    4755 0:1000 1763800000+000000000 d/h 5 bytes",
+        "entry   new      dir     0555 1000:1000 1763800000+000000000 e",
+        "link    e/link d/f",
+        "entry   new      char    0666 0:0 1763800000+000000000 null 1:3",
+        "entry   new      block   0660 0:1000 1763800000+000000000 sda 8:0",
+        "entry   new      socket  0644 1000:1000 1763800000+000000000 socket",
+        "entry   new      symlink 0777 1000:1000 -1+999999999 symlink -> /etc/passwd",
+    ] {
+        assert!(text(&all.stdout).lines().any(|line| line == wanted), "{wanted}: {}", text(&all.stdout));
+    }
+    for name in ["tree_ok_names_of_any_bytes.vec", "tree_ok_acl.vec"] {
+        let output = run(&[], &vectors::load(name).stream);
+        let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) || *byte == b'\n';
+        assert!(output.status.success() && output.stdout.iter().all(is_plain), "{}", output.stdout.escape_ascii());
+    }
+}
+
 #[test]
 fn a_file_is_read_as_a_pipe_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,6 +149,8 @@ fn a_damaged_stream_exits_with_3_and_its_class() {
         if vector.stream.len() > 1 << 20 {
             continue;
         }
+        // What images have this feature for is that no reader of images knows it; this one does, and finds something else.
+        let says_tree = vector.expect == "feature" && vector.stream[56] & 1 == 1;
         let output = run(&["--check"], &vector.stream);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         if vector.expect == "ok" {
@@ -98,7 +160,7 @@ fn a_damaged_stream_exits_with_3_and_its_class() {
             assert_eq!((output.status.code(), out), (Some(3), ""), "{name}");
             let first = err.lines().next().unwrap();
             assert!(
-                first.starts_with("extent-inspect: error: ") && first.ends_with(&format!(" [{}]", vector.expect)),
+                first.starts_with("extent-inspect: error: ") && (says_tree || first.ends_with(&format!(" [{}]", vector.expect))),
                 "{name}: {err}"
             );
             assert!(err.lines().skip(1).all(|line| line.starts_with("extent-inspect: hint: ")), "{name}: {err}");

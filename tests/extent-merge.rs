@@ -88,6 +88,7 @@ fn a_part_that_is_cut_makes_no_whole() {
         let bad = file(folder.path(), "bad", &increment[..cut]);
         let output = merge(&[&good, &bad]);
         assert_eq!(output.status.code(), Some(3), "{}", complaint(&output));
+        assert!(complaint(&output).contains(&format!("{}: ", bad.display())), "{}", complaint(&output));
         let bad = file(folder.path(), "bad", &full[..cut.min(full.len() - 1)]);
         let next = file(folder.path(), "next", &increment);
         assert_eq!(merge(&[&bad, &next]).status.code(), Some(3));

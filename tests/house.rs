@@ -160,14 +160,15 @@ fn files_are_short_and_finished() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// The tools, by the files of src/bin.
+/// The tools, by the files of src/bin: one for each, or a folder.
 fn tools() -> Vec<String> {
-    let tools: Vec<String> = files("src/bin")
-        .into_iter()
-        .map(|(file, _)| file.strip_prefix("src/bin/").unwrap().strip_suffix(".rs").expect("one file per tool").to_owned())
-        .collect();
+    let names = files("src/bin").into_iter().map(|(file, _)| {
+        let name = file.strip_prefix("src/bin/").unwrap();
+        name.split('/').next().unwrap().trim_end_matches(".rs").to_owned()
+    });
+    let tools: BTreeSet<String> = names.collect();
     assert!(!tools.is_empty());
-    tools
+    tools.into_iter().collect()
 }
 
 #[test]
@@ -178,11 +179,14 @@ fn every_tool_has_a_row_in_the_readme() {
     assert!(missing.is_empty(), "no row `| `TOOL` …` in README.md for {missing:?}");
 }
 
+/// The tools lie beside the tests' folder.
+fn program(tool: &str) -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join(tool)
+}
+
 /// What a tool, or one of its verbs, says with `--help`.
 fn help(tool: &str, verb: Option<&str>) -> String {
-    // The tools lie beside the tests' folder.
-    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    let output = Command::new(folder.join(tool))
+    let output = Command::new(program(tool))
         .args(verb)
         .arg("--help")
         .env("COLUMNS", "120")
@@ -238,6 +242,19 @@ fn options_of_item(page: &str, verb: &str) -> Option<BTreeSet<String>> {
     let mut lines = page.lines().skip_while(|line| *line != format!(".It Cm {verb}"));
     lines.next()?;
     Some(options_in(lines.take_while(|line| !line.starts_with(".It ") && *line != ".El")))
+}
+
+#[test]
+fn every_tool_prints_its_completions() {
+    for tool in tools() {
+        for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+            let output = Command::new(program(&tool)).args(["--completions", shell]).output().unwrap();
+            let script = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success() && script.contains(mark) && script.contains(&tool), "{tool} {shell}");
+        }
+        let output = Command::new(program(&tool)).args(["--completions", "dash"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{tool}");
+    }
 }
 
 #[test]

@@ -6,15 +6,19 @@
 mod common;
 
 use std::io::Cursor;
+use std::ops::Range;
+use std::time::Duration;
 
+use common::nights::Nights;
 use common::streams::{Given, data, encoded, id};
 use siphon::filter::{Against, Described, Digester, Keeping, Merge, Normal};
-use siphon::flow::copy;
+use siphon::flow::{Source, copy};
 use siphon::foreign::rbd_diff::Version;
 use siphon::format::Change;
-use siphon::sink::{Encoder, Memory, RbdDiffFile};
+use siphon::sink::{Encoder, Memory, RbdDiffFile, Reached};
+use siphon::source::resumed::{self, History};
 use siphon::source::{Decoder, Identity, RbdDiff};
-use siphon::state::{State, StateList};
+use siphon::state::{Checkpoint, State, StateList};
 
 const GRAIN: usize = 4096;
 
@@ -160,4 +164,98 @@ fn whatever_way_a_state_takes_it_arrives_as_it_was() {
             (base, chain) = (image.clone(), Vec::new());
         }
     }
+}
+
+/// A target whose runs are cut: its content, and what that is.
+struct Target {
+    content: Vec<u8>,
+    /// `None`: it is in a state.
+    cut: Option<Checkpoint>,
+    state: Option<u8>,
+}
+
+impl Target {
+    /// Takes changes until so many are used up; those behind `verified` of them then left anything behind. `None`: all were taken.
+    fn take(&mut self, source: &mut dyn Source, to: u8, changes: usize, verified: usize) -> Option<Checkpoint> {
+        let image = *source.object();
+        let begin = match &self.cut {
+            Some(cut) if source.header().from == Some(cut.id()) => cut.resized(image.new_size),
+            _ => Checkpoint::begin(source.header().from, image.old_size, image.new_size),
+        };
+        if source.header().from.is_none() {
+            self.content.clear();
+        }
+        self.content.resize(image.new_size as usize, 0);
+        let (mut reached, mut spoiled) = (Reached::new(Duration::ZERO), Vec::new());
+        for n in 0.. {
+            if n == verified {
+                reached.verified();
+            }
+            let Some(change) = source.change().unwrap() else { break };
+            if n == changes {
+                spoiled.into_iter().for_each(|range: Range<usize>| self.content[range].fill(0xa5));
+                self.cut = reached.cut().checkpoint(&begin, Some(id(to)));
+                return self.cut.clone();
+            }
+            reached.change(&change);
+            let range = change.offset() as usize..change.end() as usize;
+            if n >= verified {
+                spoiled.push(range.clone());
+            }
+            match change {
+                Change::Data(data) => self.content[range].copy_from_slice(data.bytes()),
+                Change::Zero { .. } => self.content[range].fill(0),
+            }
+        }
+        (self.cut, self.state) = (None, Some(to));
+        None
+    }
+}
+
+#[test]
+fn a_run_that_was_cut_goes_on_whatever_the_source_has_become() {
+    let lives = if std::env::var_os("SIPHON_FULL").is_some() { 1000 } else { 60 };
+    let seed = std::env::var("SIPHON_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let mut chance = Chance(seed);
+    let (mut cuts, mut resumed_runs) = (0, 0);
+    for life in 0..lives {
+        let mut image = vec![0; (10 + chance.below(60)) * GRAIN + chance.below(2) * 512];
+        live(&mut image, &mut chance);
+        let mut nights = vec![image.clone()];
+        let mut target = Target { content: Vec::new(), cut: None, state: None };
+        for _ in 0..10 {
+            let history = Nights(nights.clone());
+            let to = history.newest();
+            let mut source: Box<dyn Source> = match &target.cut {
+                // From where it is, by the token, as a script passes it on.
+                Some(cut) => {
+                    resumed_runs += 1;
+                    resumed::open(history, &cut.token()).unwrap().0
+                }
+                None => history.between(target.state, (0, u64::MAX)).unwrap(),
+            };
+            let changes = if chance.below(3) == 0 { usize::MAX } else { chance.below(30) };
+            let (was, state, before) = (target.content.clone(), target.state, target.cut.clone());
+            let cut = target.take(&mut *source, to, changes, chance.below(changes.min(30) + 1).min(changes));
+            if target.state == Some(to) {
+                assert!(target.content == image, "life {life}, night {to}, seed {seed}");
+            } else if cut.is_none() {
+                // Nothing was done that is worth going on from: back to where it was.
+                (target.content, target.state, target.cut) = (was, state, before);
+            } else {
+                cuts += 1;
+            }
+            // The next night, or the same snapshot again. Now and then the image was rolled back to an old one.
+            if chance.below(4) > 0 {
+                if chance.below(4) == 0 {
+                    image = nights[chance.below(nights.len())].clone();
+                } else {
+                    live(&mut image, &mut chance);
+                }
+                nights.push(image.clone());
+            }
+        }
+    }
+    println!("{lives} lives, {cuts} cuts, {resumed_runs} runs went on");
+    assert!(cuts > lives && resumed_runs > lives);
 }

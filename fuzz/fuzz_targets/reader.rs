@@ -6,7 +6,7 @@ use siphon::format::{Reader, Writer};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(mut reader) = Reader::open(data) else { return };
-    let (header, image) = (reader.header().clone(), *reader.image());
+    let (header, image) = (reader.header().clone(), *reader.object());
     let mut writer = Writer::begin(Vec::new(), &header, &image).expect("a header that was read can be written");
     while let Ok(Some(change)) = reader.change() {
         writer.change(&change).expect("a change that was read can be written");

@@ -15,7 +15,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
 
 fuzz_target!(|data: &[u8]| {
     let Ok(mut reader) = Reader::open(data) else { return };
-    let (mut end, size) = (0, reader.image().new_size);
+    let (mut end, size) = (0, reader.object().new_size);
     while let Ok(Some(change)) = reader.change() {
         assert!(change.offset() >= end && change.len() > 0 && change.end() <= size);
         end = change.end();

@@ -76,10 +76,13 @@ impl Tool for Args {
                     .hint("zvol-apply writes a volume, and zfs send sends it")),
             };
         };
+        self.check_use(from)?;
         let size = || self.size.ok_or_else(|| Fault::new(Class::Usage, "--size is needed: the format does not tell it"));
         match from {
             Format::Raw => send(&mut RawBytes::new(input, size()?), output),
-            Format::ZfsSend => send(&mut Zvol::saved(Box::new(input), SavedSizes { new: size()?, old: self.old_size })?, output),
+            Format::ZfsSend => {
+                send(&mut Zvol::saved(Box::new(input), SavedSizes { new: size()?, old: self.old_size })?.changes, output)
+            }
             Format::RbdDiffV1 => send(&mut RbdDiff::v1(input, &self.known()?)?, output),
             Format::RbdDiffV2 => send(&mut RbdDiff::v2(input, self.snap.as_deref(), &self.known()?)?, output),
         }
@@ -87,6 +90,21 @@ impl Tool for Args {
 }
 
 impl Args {
+    /// Refuses options that this format has no use for: whoever gave one expects something of it.
+    fn check_use(&self, from: Format) -> Result<(), Fault> {
+        let is_diff = matches!(from, Format::RbdDiffV1 | Format::RbdDiffV2);
+        let unused = [
+            (self.size.is_some() && is_diff, "--size", "an rbd diff tells its size"),
+            (self.old_size.is_some() && from != Format::ZfsSend, "--old-size", "it is for zfs-send"),
+            (self.snap.is_some() && from != Format::RbdDiffV2, "--snap", "it is for rbd-diff-v2"),
+            (self.states.is_some() && !is_diff, "--states", "it is for rbd diffs"),
+        ];
+        match unused.into_iter().find(|(given, ..)| *given) {
+            Some((_, option, why)) => Err(Fault::new(Class::Usage, format!("{option} has no use here: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     /// What is known of the states that a diff names.
     fn known(&self) -> Result<Identity, Fault> {
         let Some(file) = &self.states else { return Ok(Identity { source: file_source(), states: StateList::default() }) };

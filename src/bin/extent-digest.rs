@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use siphon::cli::{self, Tool};
+use serde_json::json;
+use siphon::cli::{self, SampleOptions, Tool};
 use siphon::filter::{Comparing, Digested, Digester, Keeping, Visitor};
 use siphon::flow::copy;
 use siphon::format::Digest;
 use siphon::host::stdio;
-use siphon::source::{Decoder, ImageFile, ImageOptions};
-use siphon::state::{Class, Fault, ManifestReader, is_manifest};
+use siphon::source::{Decoder, ImageFile, ImageOptions, ImageParts};
+use siphon::state::{Class, Fault, ManifestReader, Sample, is_manifest};
 
 /// Take the digest of an image's content, or compare it with another's
 ///
@@ -29,11 +30,13 @@ struct Args {
     #[arg(long, conflicts_with_all = ["expect", "compare", "fine"])]
     root: bool,
     /// Check that this is the content root; exit with 5 if not
-    #[arg(long, value_name = "ROOT", value_parser = content_root, conflicts_with_all = ["compare", "fine"])]
+    #[arg(long, value_name = "ROOT", value_parser = cli::parse_root, conflicts_with_all = ["compare", "fine"])]
     expect: Option<Digest>,
     /// Print offset and length in bytes of what differs from a manifest; exit with 5 if anything does
     #[arg(long, value_name = "MANIFEST", conflicts_with = "fine")]
     compare: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: SampleOptions,
     /// Write a manifest with digests of each 4 KiB, too: nine times as large, and differences are found as finely
     #[arg(long)]
     fine: bool,
@@ -53,19 +56,21 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
-        if let Some(manifest) = &self.compare {
-            return self.compare_with(manifest);
+        match (&self.compare, self.sampling.choice()) {
+            (Some(manifest), Some(sample)) => return self.sample_of(manifest, sample),
+            (Some(manifest), None) => return self.compare_with(manifest),
+            (None, _) => {}
         }
         if self.root {
             let Digested { root, size, state, .. } = self.content()?;
-            let state = state.map(|id| id.to_string());
-            let json = serde_json::json!({ "root": root.to_string(), "bytes": size, "state": state });
-            return cli::print(&if self.json { format!("{json}\n") } else { format!("{root}\n") });
+            let (root, state) = (root.to_string(), state.map(|id| id.to_string()));
+            return cli::print_line(&root, self.json.then(|| json!({ "root": root, "bytes": size, "state": state })));
         }
         if let Some(expected) = self.expect {
-            let root = self.content()?.root;
-            let differs = || Fault::new(Class::Differs, format!("the content root is {root}, not {expected}"));
-            return if root == expected { Ok(()) } else { Err(differs()) };
+            return match self.content()?.root {
+                root if root == expected => Ok(()),
+                root => Err(Fault::new(Class::Differs, format!("the content root is {root}, not {expected}"))),
+            };
         }
         if self.json {
             return Err(Fault::new(Class::Usage, "a manifest is not JSON; --json goes with --root or --compare"));
@@ -89,25 +94,27 @@ impl Args {
     }
 
     fn compare_with(&self, manifest: &Path) -> Result<(), Fault> {
-        let manifest = ManifestReader::open(BufReader::new(open(manifest)?))?;
-        let described = manifest.header().size;
-        let mut ranges = 0_u64;
-        let digested = self.look(Comparing::new(manifest, |offset, len| {
-            ranges += 1;
-            let json = serde_json::json!({ "offset": offset, "len": len });
-            cli::print(&if self.json { format!("{json}\n") } else { format!("{offset}\t{len}\n") })
-        }))?;
-        let same = digested.visitor.finish()?.root == digested.root;
-        if digested.size != described {
-            let what = format!("this image has {} bytes, and the manifest's {described}", digested.size);
-            return Err(Fault::new(Class::Differs, what));
-        }
-        match ranges {
-            0 if same => Ok(()),
-            0 => Err(Fault::new(Class::Differs, "the content roots differ")),
-            1 => Err(Fault::new(Class::Differs, "one range differs")),
-            ranges => Err(Fault::new(Class::Differs, format!("{ranges} ranges differ"))),
-        }
+        let digested = self.look(Comparing::new(described(manifest)?, |offset, len| self.tell(offset, len)))?;
+        digested.visitor.finish(digested.root, digested.size)
+    }
+
+    fn sample_of(&self, manifest: &Path, sample: Sample) -> Result<(), Fault> {
+        let Some(image) = &self.image else {
+            return Err(Fault::new(Class::Usage, "--sample goes with --image: a stream is read to its end in any case"));
+        };
+        cli::note(&image.display().to_string(), &format!("the blocks are chosen by --seed {}", sample.seed));
+        let (now, since) = (described(manifest)?, self.sampling.since.as_deref().map(described).transpose()?);
+        let parts = ImageParts::open(image)?;
+        let read = |offset, len| parts.read(offset, len);
+        let found = sample.compare(parts.size(), now, since, read, |offset, len| self.tell(offset, len))?;
+        parts.finish()?;
+        let json = || json!({ "compared": found.compared, "blocks": found.blocks, "differing": found.differing });
+        cli::print_line(&format!("compared {} of {} blocks", found.compared, found.blocks), self.json.then(json))?;
+        found.verdict()
+    }
+
+    fn tell(&self, offset: u64, len: u64) -> Result<(), Fault> {
+        cli::print_line(&format!("{offset}\t{len}"), self.json.then(|| json!({ "offset": offset, "len": len })))
     }
 
     /// Shows all blocks to a visitor.
@@ -130,8 +137,8 @@ impl Args {
     }
 }
 
-fn content_root(text: &str) -> Result<Digest, &'static str> {
-    text.parse().map_err(|()| "a content root has 64 hexadecimal digits")
+fn described(file: &Path) -> Result<ManifestReader<BufReader<File>>, Fault> {
+    ManifestReader::open(BufReader::new(open(file)?))
 }
 
 fn open(file: &Path) -> Result<File, Fault> {

@@ -8,18 +8,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use siphon::cli::{self, Tool};
 use siphon::flow::{Proof, copy};
+use siphon::format::Object;
 use siphon::host::stdio;
 use siphon::sink::{Listing, Style};
-use siphon::source::Decoder;
+use siphon::source::AnyDecoder;
 use siphon::state::Fault;
 
 /// List or check an extent stream
 ///
-/// Reads one stream from FILE or standard input to its end and prints what it holds. Memory is bounded, whatever the
+/// Reads one stream, of an image or a tree, from FILE or standard input to its end and prints what it holds. Memory is bounded, whatever the
 /// stream claims.
 #[derive(Parser)]
 #[command(name = env!("CARGO_BIN_NAME"), version, after_help = "Examples:
   image-diff-stream disk.img | extent-inspect | less
+  tree-diff-stream --base monday tuesday | extent-inspect
   extent-inspect --check saved.stream && echo whole
   extent-inspect --json saved.stream | jq 'select(.item == \"end\")'")]
 struct Args {
@@ -48,12 +50,16 @@ impl Tool for Args {
             Some(file) => Box::new(BufReader::new(File::open(file).map_err(|error| Fault::io("opening the stream", &error))?)),
             None => Box::new(stdio::input()?),
         };
-        let proof = copy(&mut Decoder::open(input)?, Listing::new(BufWriter::new(std::io::stdout()), style))?;
-        if self.check { cli::print(&summary(&proof)) } else { Ok(()) }
+        let listing = Listing::new(BufWriter::new(std::io::stdout()), style);
+        let summary = match AnyDecoder::open(input)? {
+            AnyDecoder::Image(mut image) => summary(&copy(&mut image, listing)?),
+            AnyDecoder::Tree(mut tree) => summary(&copy(&mut tree, listing)?),
+        };
+        if self.check { cli::print(&summary) } else { Ok(()) }
     }
 }
 
-fn summary(proof: &Proof) -> String {
+fn summary<O: Object>(proof: &Proof<O>) -> String {
     let whole = if proof.header().is_whole() { "whole stream" } else { "increment" };
     let totals = proof.totals();
     let to = proof.ending().to.map_or("no state".to_owned(), |to| to.to_string());

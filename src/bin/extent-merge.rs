@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
-use siphon::filter::{Merge, Normal, Tally};
+use siphon::filter::{Merge, Named, Normal, Tally};
 use siphon::flow::copy;
 use siphon::host::stdio;
 use siphon::sink::Encoder;
@@ -43,7 +43,7 @@ impl Tool for Args {
     fn run(self) -> Result<(), Fault> {
         let output = stdio::output()?;
         stdio::exit_when_reader_dies();
-        let streams = self.files.iter().map(|file| open(file).map_err(|fault| named(file, fault)));
+        let streams = self.files.iter().map(|file| Named::open(file.display().to_string(), || open(file)));
         let mut merged = Merge::new(streams.collect::<Result<_, _>>()?)?;
         let sealed = copy(&mut merged, Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress)))?;
         stdio::all_was_written();
@@ -57,10 +57,6 @@ fn open(file: &Path) -> Result<Decoder<Box<dyn Read>>, Fault> {
         false => Box::new(BufReader::new(File::open(file).map_err(|error| Fault::io("opening it", &error))?)),
     };
     Decoder::open(input)
-}
-
-fn named(file: &Path, fault: Fault) -> Fault {
-    Fault { what: format!("{}: {}", file.display(), fault.what), ..fault }
 }
 
 fn main() -> ExitCode {

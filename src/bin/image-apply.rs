@@ -29,11 +29,17 @@ struct Args {
     /// Take TARGET for what its record says: you know that nobody wrote to it since
     #[arg(long)]
     trust: bool,
+    /// Read TARGET first, and take an increment that begins from exactly the content that it has, whoever wrote that
+    #[arg(long, conflicts_with_all = ["trust", "replace"])]
+    by_content: bool,
     /// Read and verify the stream, say what would be done with it, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Keep a manifest of what TARGET holds in this file, for extent-digest(1); what was written is read back for it
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// Read a state list, print the newest state that TARGET also holds
-    #[arg(long, conflicts_with_all = ["replace", "dry_run", "progress"])]
+    #[arg(long, conflicts_with_all = ["replace", "by_content", "dry_run", "manifest", "progress"])]
     common: bool,
     /// Where the records of block devices lie
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
@@ -51,8 +57,8 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
-        let Args { replace, trust, dry_run, common, state_dir, progress, target } = self;
-        let options = Options { path: target, replace, trust, dry_run, state_dir };
+        let Args { replace, trust, by_content, dry_run, manifest, common, state_dir, progress, target } = self;
+        let options = Options { path: target, replace, trust, by_content, dry_run, state_dir, manifest, notes: cli::note };
         if common {
             return cli::common(&image::standing(&options)?);
         }
@@ -60,7 +66,7 @@ impl Tool for Args {
         let sink = Tally::new(RawImage::new(options), Meter::new(progress));
         match copy(&mut Decoder::open(input)?, sink)? {
             Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", act.would())),
+            Outcome::Would(words) => cli::print(&format!("{words}; nothing was changed\n")),
         }
     }
 }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use siphon::cli::{self, Meter, ProgressOption, Tool};
+use siphon::cli::{self, CephOptions, Meter, ProgressOption, Tool};
 use siphon::filter::{Against, Described, Normal, Tally};
 use siphon::flow::copy;
-use siphon::host::ceph::Access;
+use siphon::host::ceph::{Access, Spec};
 use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
-use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Spec, Trust};
+use siphon::source::{DEFAULT_JOBS, Rbd, RbdOptions, Trust};
 use siphon::state::Fault;
 
 /// Write a Ceph RBD snapshot as an extent stream: whole, or what changed since an earlier one
@@ -34,18 +34,8 @@ struct Args {
     /// List the snapshots that can be sent, as siphon-states(5)
     #[arg(long)]
     states: bool,
-    /// Name of the cluster, as for rbd(8) [default: ceph]
-    #[arg(long)]
-    cluster: Option<String>,
-    /// Ceph's configuration file [default: $CEPH_CONF, else the usual places]
-    #[arg(long, value_name = "FILE")]
-    conf: Option<PathBuf>,
-    /// Ceph user, without "client." [default: admin]
-    #[arg(long, value_name = "USER")]
-    id: Option<String>,
-    /// File with the user's key [default: as configured]
-    #[arg(long, value_name = "FILE")]
-    keyring: Option<PathBuf>,
+    #[command(flatten)]
+    ceph: CephOptions,
     /// Most reads in flight, with 192 KiB of buffers each
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_JOBS.try_into().unwrap_or(u16::MAX), value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
@@ -72,7 +62,8 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
-        let access = Access { cluster: self.cluster, conf: self.conf, id: self.id, keyring: self.keyring };
+        let CephOptions { cluster, conf, id, keyring } = self.ceph;
+        let access = Access { cluster, conf, id, keyring };
         if self.states {
             return cli::print(&Rbd::states(&access, &self.image)?.to_text());
         }
@@ -86,11 +77,11 @@ impl Tool for Args {
         let options = RbdOptions { from: self.from, jobs: self.jobs.into(), trust };
         let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let mut rbd = Rbd::open(&access, &self.image, &options)?;
-        if let Some(note) = rbd.note() {
+        if let Some(note) = &rbd.note {
             cli::note(&self.image.to_string(), note);
         }
         let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
-        let sealed = copy(&mut rbd, Against::new(described, sink))?;
+        let sealed = copy(&mut rbd.changes, Against::new(described, sink))?;
         stdio::all_was_written();
         let receipt = sealed.receipt(env!("CARGO_BIN_NAME"), &self.image.to_string());
         cli::keep_receipt(self.receipt.as_deref(), &receipt)

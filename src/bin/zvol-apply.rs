@@ -1,16 +1,22 @@
 //! zvol-apply(1): applies an extent stream to a ZFS volume and commits it as a snapshot.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
 use siphon::filter::Tally;
 use siphon::flow::copy;
-use siphon::host::stdio;
+use siphon::host::worker::Worker;
 use siphon::host::zfs::Dataset;
+use siphon::host::{sandbox, stdio};
+use siphon::sink::dataset::marks;
 use siphon::sink::image::{self, Outcome, RawImage, STATE_DIR};
-use siphon::sink::zvol::{Options, Zvol, marks};
+use siphon::sink::zvol::{Options, Zvol};
+use siphon::sink::{Keep, Remote, Writing, answer};
 use siphon::source::Decoder;
 use siphon::state::{Fault, Overrides};
 
@@ -18,7 +24,7 @@ use siphon::state::{Fault, Overrides};
 ///
 /// Reads a stream from standard input, writes what changed to the volume TARGET, commits it as a snapshot when the whole
 /// stream was verified and is durable, and prints a receipt. A first, whole stream creates the volume.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 #[command(name = env!("CARGO_BIN_NAME"), version, after_help = "Examples:
   rbd-diff-stream rbd/vm1@mon | ssh nas zvol-apply --mark tank/vm1
   rbd-diff-stream --from mon rbd/vm1@tue | ssh nas zvol-apply --mark tank/vm1
@@ -42,12 +48,23 @@ struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Seconds between checkpoints, from which a run that is cut goes on; 0: as often as the stream allows
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u32,
     /// Block size of a volume that is created [default: 16K]
     #[arg(short, long, value_name = "SIZE", value_parser = cli::parse_size)]
     block_size: Option<u64>,
     /// Property of a volume that is created, as for zfs create -o
     #[arg(short = 'o', long = "property", value_name = "NAME=VALUE")]
     properties: Vec<String>,
+    /// Keep a manifest of what TARGET holds in this file, for extent-digest(1); what was written is read back for it
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Read the stream with all the rights of this process
+    #[arg(long)]
+    no_sandbox: bool,
+    #[arg(long, hide = true)]
+    worker: bool,
     /// Read a state list, print the newest state that TARGET also holds
     #[arg(long)]
     common: bool,
@@ -70,18 +87,37 @@ impl Tool for Args {
         if self.common {
             return cli::common(&marks::standing(Dataset::load(&self.target)?.as_ref()));
         }
-        let input = stdio::input()?;
-        let meter = Meter::new(self.progress);
-        let receipt = copy(&mut Decoder::open(input)?, Tally::new(Zvol::new(self.options()), meter))?;
+        if self.worker {
+            return self.write_behind_walls();
+        }
+        let receipt = match self.no_sandbox {
+            true => self.clone().carry(Zvol::new(self.options()), stdio::input()?),
+            false => Worker::start().and_then(|worker| answer(worker, Zvol::new(self.options()))),
+        }?;
         receipt.map_or(Ok(()), |receipt| cli::print(&receipt.to_line()))
     }
 }
 
 impl Args {
+    /// All that reads the stream.
+    fn carry<K: Keep>(self, keeper: K, input: BufReader<File>) -> Result<K::Done, Fault> {
+        let sink = Writing::new(keeper, Duration::from_secs(self.checkpoint_every.into()));
+        copy(&mut Decoder::open(input)?, Tally::new(sink, Meter::new(self.progress)))
+    }
+
+    /// The second process. The first one says how it ended.
+    fn write_behind_walls(self) -> Result<(), Fault> {
+        let keeper = Remote::new(Worker::this()?);
+        let carried = stdio::input().and_then(|input| sandbox::enter().and_then(|()| self.carry(keeper.clone(), input)));
+        carried.or_else(|fault| keeper.failed(fault))
+    }
+
     /// What image-apply does, for those who have only this tool at hand.
     fn run_on_path(self) -> Result<(), Fault> {
         let (path, state_dir) = (PathBuf::from(&self.target), PathBuf::from(STATE_DIR));
-        let options = image::Options { path, state_dir, replace: self.replace, trust: false, dry_run: self.dry_run };
+        let Args { replace, dry_run, manifest, .. } = self;
+        let (trust, by_content, notes) = (false, false, cli::note);
+        let options = image::Options { path, state_dir, replace, trust, by_content, dry_run, manifest, notes };
         if self.common {
             return cli::common(&image::standing(&options)?);
         }
@@ -89,7 +125,7 @@ impl Args {
         let sink = Tally::new(RawImage::new(options), Meter::new(self.progress));
         match copy(&mut Decoder::open(input)?, sink)? {
             Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(act) => cli::print(&format!("{}; nothing was changed\n", act.would())),
+            Outcome::Would(words) => cli::print(&format!("{words}; nothing was changed\n")),
         }
     }
 
@@ -103,6 +139,7 @@ impl Args {
             dry_run: self.dry_run,
             block_size: self.block_size,
             properties: self.properties,
+            manifest: self.manifest,
             notes: cli::note,
         }
     }

@@ -71,9 +71,12 @@ impl Tool for Args {
             (_, Some(_)) => return Err(Fault::new(Class::Usage, "--size is for a saved stream: give - instead of a volume")),
             (volume, None) => Zvol::open(volume, self.from.as_deref())?,
         };
+        if let Some(note) = &source.note {
+            cli::note(&self.volume, note);
+        }
         let described = self.base_manifest.as_deref().map(|file| Described::verify(spool::open(file)?)).transpose()?;
         let sink = Tally::new(Normal::new(Encoder::new(output)), Meter::of_source(self.progress));
-        let sealed = copy(&mut source, Against::new(described, sink))?;
+        let sealed = copy(&mut source.changes, Against::new(described, sink))?;
         stdio::all_was_written();
         cli::keep_receipt(self.receipt.as_deref(), &sealed.receipt(env!("CARGO_BIN_NAME"), &self.volume))
     }

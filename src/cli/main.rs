@@ -26,20 +26,18 @@ pub fn main<T: Tool>() -> ExitCode {
     let command = T::command();
     // clap shows the long text instead of the short one, not after it.
     let examples = command.get_after_help().map(|text| format!("{text}\n\n")).unwrap_or_default();
-    let command = command.after_long_help(examples + EXIT_CODES).arg(
-        clap::Arg::new("completions")
-            .long("completions")
-            .value_name("SHELL")
-            .help("Print a completion script for bash, zsh, fish, elvish or powershell")
-            .value_parser(clap::value_parser!(clap_complete::Shell))
-            .exclusive(true)
-            .hide_short_help(true),
-    );
-    // A required subcommand is the one thing that an exclusive option does not excuse.
-    let completions = std::env::args_os().nth(1).is_some_and(|first| first.to_string_lossy().starts_with("--completions"));
-    let command = if completions { command.subcommand_required(false) } else { command };
-    let name = command.get_name().to_owned();
-    let mut full = command.clone();
+    let completions = clap::Arg::new("completions")
+        .long("completions")
+        .value_name("SHELL")
+        .help("Print a completion script for bash, zsh, fish, elvish or powershell")
+        .value_parser(clap::value_parser!(clap_complete::Shell))
+        .exclusive(true)
+        .hide_short_help(true);
+    let mut full = command.after_long_help(examples + EXIT_CODES).arg(completions.clone());
+    let name = full.get_name().to_owned();
+    // An exclusive option does not excuse a required subcommand, nor a required group.
+    let asked = std::env::args_os().nth(1).is_some_and(|first| first.to_string_lossy().starts_with("--completions"));
+    let command = if asked { clap::Command::new("").bin_name(name.clone()).arg(completions) } else { full.clone() };
     let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage(&name, &error),

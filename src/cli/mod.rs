@@ -1,21 +1,32 @@
 //! What all tools say and take alike: messages, exit codes, sizes, progress, completions.
 
+mod ceph;
 mod main;
 mod progress;
+mod retention;
+mod sample;
 mod size;
 
+pub use ceph::CephOptions;
 pub use main::{Tool, main};
 pub use progress::{Meter, ProgressOption};
+pub use retention::{PruneOptions, RetentionOptions};
+pub use sample::{SampleOptions, parse_root};
 pub use size::parse_size;
 
 use std::io::Write;
 use std::path::Path;
 
-use crate::state::{Fault, Receipt, Standing, StateList};
+use crate::state::{Common, Fault, Receipt, Standing, StateList};
 
 /// Prints a line of result on standard output.
 pub fn print(text: &str) -> Result<(), Fault> {
     print_bytes(text.as_bytes())
+}
+
+/// Prints a line of result: as text, or where the user asked for it as JSON.
+pub fn print_line(text: &str, json: Option<serde_json::Value>) -> Result<(), Fault> {
+    print(&json.map_or_else(|| format!("{text}\n"), |json| format!("{json}\n")))
 }
 
 fn print_bytes(bytes: &[u8]) -> Result<(), Fault> {
@@ -36,10 +47,15 @@ pub fn note(subject: &str, text: &str) {
 /// The `common` of every target: a state list on standard input, the base of the next increment on standard output.
 pub fn common(standing: &Standing) -> Result<(), Fault> {
     let offered = StateList::parse(std::io::stdin().lock())?;
-    match crate::state::common(standing, &offered)? {
+    let found = crate::state::common(standing, &offered)?;
+    if standing.checkpoint.is_some() && !matches!(found, Common::Resume(_)) {
+        eprintln!("{}: note: the unfinished run cannot go on: what it led to is not offered; it is begun anew", env_name());
+    }
+    match found {
         // As it is, not escaped: the source is asked for it by --from.
-        Some(state) => print_bytes(&[state.name.as_slice(), b"\n"].concat()),
-        None => Ok(()),
+        Common::State(state) => print_bytes(&[state.name.as_slice(), b"\n"].concat()),
+        Common::Resume(checkpoint) => print(&format!("{}\n", checkpoint.token())),
+        Common::New => Ok(()),
     }
 }
 

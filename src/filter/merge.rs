@@ -32,8 +32,8 @@ impl<S: Source> Merge<S> {
         };
         for (older, newer) in sources.iter().zip(sources.iter().skip(1)) {
             follows(older.header().to, newer)?;
-            if older.image().new_size != newer.image().old_size {
-                let (was, told) = (older.image().new_size, newer.image().old_size);
+            if older.object().new_size != newer.object().old_size {
+                let (was, told) = (older.object().new_size, newer.object().old_size);
                 return Err(Fault::new(
                     Class::WrongBase,
                     format!("one stream leads to {was} bytes, and the next begins from {told}"),
@@ -42,7 +42,7 @@ impl<S: Source> Merge<S> {
         }
         let names = Names { from: first.header().names.from.clone(), ..last.header().names.clone() };
         let header = Header::new(last.header().source, first.header().from, last.header().to, names);
-        let image = Image { grain: grain(&sources), old_size: first.image().old_size, new_size: last.image().new_size };
+        let image = Image { grain: grain(&sources), old_size: first.object().old_size, new_size: last.object().new_size };
         let layers = sources.into_iter().map(|source| Layer { source, next: None, ended: false }).collect();
         Ok(Merge { header, image, layers, at: 0 })
     }
@@ -64,9 +64,9 @@ fn follows(to: Option<Id>, newer: &impl Source) -> Result<(), Fault> {
 
 /// The finest grain of all; and finer, where an image ended at no multiple of it before it grew.
 fn grain<S: Source>(sources: &[S]) -> u32 {
-    let told = sources.iter().map(|source| source.image().grain).min().unwrap_or(1);
-    let end = sources.last().map_or(0, |source| source.image().new_size);
-    let ends = sources.iter().map(|source| source.image().new_size).filter(|size| *size < end);
+    let told = sources.iter().map(|source| source.object().grain).min().unwrap_or(1);
+    let end = sources.last().map_or(0, |source| source.object().new_size);
+    let ends = sources.iter().map(|source| source.object().new_size).filter(|size| *size < end);
     // The lowest bit that is set is the largest power of two that divides it.
     ends.map(|size| 1_u32.checked_shl(size.trailing_zeros()).unwrap_or(told)).fold(told, u32::min)
 }
@@ -75,7 +75,7 @@ impl<S: Source> Layer<S> {
     /// What it says of `at` or of what lies behind. Behind the end of the image that it leads to all is gone, and reads as
     /// zero if a later one brings it back.
     fn look(&mut self, at: u64) -> Result<&Change, Fault> {
-        let end = self.source.image().new_size;
+        let end = self.source.object().new_size;
         while self.next.as_ref().is_none_or(|change| change.end() <= at) {
             let change = if self.ended { None } else { self.source.change()? };
             self.ended = change.is_none();
@@ -101,7 +101,7 @@ impl<S: Source> Source for Merge<S> {
         &self.header
     }
 
-    fn image(&self) -> &Image {
+    fn object(&self) -> &Image {
         &self.image
     }
 

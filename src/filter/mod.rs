@@ -6,6 +6,7 @@
 mod against;
 mod digest;
 mod merge;
+mod named;
 mod normal;
 mod tally;
 mod visitors;
@@ -13,6 +14,7 @@ mod visitors;
 pub use against::{Against, Described};
 pub use digest::{Digested, Digester, Visitor};
 pub use merge::Merge;
+pub use named::Named;
 pub use normal::Normal;
 pub use tally::{Progress, Tally};
 pub use visitors::{Comparing, Keeping};

@@ -8,20 +8,30 @@ use std::ops::Range;
 use bytes::BytesMut;
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Data, Header, Image, all_zero, wire};
+use crate::format::{Change, Data, Header, Image, Node, Origin, Tree, TreeChange, all_zero, wire};
 use crate::state::Fault;
 
-/// Brings changes into canonical form on their way into a sink.
+/// Brings changes into canonical form on their way into a sink: those of an image, or of each file of a tree.
 ///
 /// Holds at most one window of 1 MiB, in however many pieces it comes.
 pub struct Normal<S> {
     inner: S,
+    shape: Shape,
+}
+
+/// The extents of one image, or of one file, on their way.
+#[derive(Default)]
+struct Shape {
     grain: u64,
     size: u64,
+    /// Nothing was there before: a gap is zero.
     whole: bool,
     window: Option<Window>,
     zero: Option<Zero>,
 }
+
+/// Where the canonical extents go.
+type Next<'a> = &'a mut dyn FnMut(Change) -> Result<(), Fault>;
 
 /// Touching data inside one window of 1 MiB.
 ///
@@ -47,21 +57,53 @@ struct Zero {
     may_deallocate: bool,
 }
 
-impl<S: Sink> Normal<S> {
+impl<S> Normal<S> {
     /// Canonical changes for `inner`.
     pub fn new(inner: S) -> Normal<S> {
-        Normal { inner, grain: 1, size: 0, whole: false, window: None, zero: None }
+        Normal { inner, shape: Shape::default() }
+    }
+}
+
+impl Shape {
+    /// Zeros that are fewer than the default grain cost more as a frame of their own than as bytes.
+    fn new(grain: u32, size: u64, whole: bool) -> Shape {
+        Shape { grain: grain.max(wire::DEFAULT_GRAIN).into(), size, whole, window: None, zero: None }
+    }
+
+    fn change(&mut self, change: Change, next: Next<'_>) -> Result<(), Fault> {
+        match change {
+            Change::Data(data) => {
+                let mut at = 0;
+                while at < data.bytes().len() {
+                    let room = usize::try_from(wire::CUT - (data.offset() + at as u64) % wire::CUT).unwrap_or(usize::MAX);
+                    let end = data.bytes().len().min(at + room);
+                    self.piece(data.slice(at..end), next)?;
+                    at = end;
+                }
+                Ok(())
+            }
+            Change::Zero { offset, len, may_deallocate } => {
+                self.close_window(next)?;
+                self.zero(offset, len, may_deallocate, next)
+            }
+        }
+    }
+
+    /// There are no more.
+    fn close(&mut self, next: Next<'_>) -> Result<(), Fault> {
+        self.close_window(next)?;
+        self.close_zero(next)
     }
 
     /// Takes data that lies inside one window.
-    fn piece(&mut self, piece: Data) -> Result<(), Fault> {
+    fn piece(&mut self, piece: Data, next: Next<'_>) -> Result<(), Fault> {
         let offset = piece.offset();
         let touching = self.window.take_if(|window| window.end() == offset && !offset.is_multiple_of(wire::CUT));
         let (offset, mut joined) = match touching {
             Some(Window::One(first)) => (first.offset(), BytesMut::from(first.bytes().as_ref())),
             Some(Window::Many(offset, joined)) => (offset, joined),
             None => {
-                self.close_window()?;
+                self.close_window(next)?;
                 self.window = Some(Window::One(piece));
                 return Ok(());
             }
@@ -72,7 +114,7 @@ impl<S: Sink> Normal<S> {
     }
 
     /// Finds the zero runs in the window, and passes it on.
-    fn close_window(&mut self) -> Result<(), Fault> {
+    fn close_window(&mut self, next: Next<'_>) -> Result<(), Fault> {
         let data = match self.window.take() {
             None => return Ok(()),
             Some(Window::One(piece)) => piece,
@@ -86,13 +128,13 @@ impl<S: Sink> Normal<S> {
             let len = self.grain_at(offset + at as u64).min(bytes.len() - at);
             let is_zero = self.fills_grain(offset + at as u64, len) && all_zero(&bytes[at..at + len]);
             if zero != is_zero && at > start {
-                self.run(&data, start..at, zero)?;
+                self.run(&data, start..at, zero, next)?;
                 start = at;
             }
             zero = is_zero;
             at += len;
         }
-        self.run(&data, start..at, zero)
+        self.run(&data, start..at, zero, next)
     }
 
     /// Bytes from `offset` to the next multiple of the grain.
@@ -106,15 +148,15 @@ impl<S: Sink> Normal<S> {
         offset.is_multiple_of(self.grain) && (len == self.grain || offset + len == self.size)
     }
 
-    fn run(&mut self, data: &Data, range: Range<usize>, zero: bool) -> Result<(), Fault> {
+    fn run(&mut self, data: &Data, range: Range<usize>, zero: bool, next: Next<'_>) -> Result<(), Fault> {
         if zero {
-            return self.zero(data.offset() + range.start as u64, range.len() as u64, false);
+            return self.zero(data.offset() + range.start as u64, range.len() as u64, false, next);
         }
-        self.close_zero()?;
-        self.inner.change(Change::Data(data.slice(range)))
+        self.close_zero(next)?;
+        next(Change::Data(data.slice(range)))
     }
 
-    fn zero(&mut self, offset: u64, len: u64, may_deallocate: bool) -> Result<(), Fault> {
+    fn zero(&mut self, offset: u64, len: u64, may_deallocate: bool, next: Next<'_>) -> Result<(), Fault> {
         if self.whole {
             return Ok(());
         }
@@ -125,51 +167,67 @@ impl<S: Sink> Normal<S> {
             zero.end += len;
             return Ok(());
         }
-        self.close_zero()?;
+        self.close_zero(next)?;
         self.zero = Some(Zero { offset, end: offset + len, may_deallocate });
         Ok(())
     }
 
-    fn close_zero(&mut self) -> Result<(), Fault> {
+    fn close_zero(&mut self, next: Next<'_>) -> Result<(), Fault> {
         let Some(Zero { offset, end, may_deallocate }) = self.zero.take() else { return Ok(()) };
-        self.inner.change(Change::Zero { offset, len: end - offset, may_deallocate })
+        next(Change::Zero { offset, len: end - offset, may_deallocate })
     }
+}
+
+/// What comes out is cut anew, whatever bound the stream had that came in.
+fn cut_anew(header: &Header) -> Header {
+    Header { max_payload: wire::DEFAULT_MAX_PAYLOAD, ..header.clone() }
 }
 
 impl<S: Sink> Sink for Normal<S> {
     type Done = S::Done;
 
     fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
-        // Zeros that are fewer cost more as a frame of their own than as bytes.
-        self.grain = image.grain.max(wire::DEFAULT_GRAIN).into();
-        self.size = image.new_size;
-        self.whole = header.is_whole();
-        // What comes out is cut anew, whatever bound the stream had that came in.
-        self.inner.begin(&Header { max_payload: wire::DEFAULT_MAX_PAYLOAD, ..header.clone() }, image)
+        self.shape = Shape::new(image.grain, image.new_size, header.is_whole());
+        self.inner.begin(&cut_anew(header), image)
     }
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
-        match change {
-            Change::Data(data) => {
-                let mut at = 0;
-                while at < data.bytes().len() {
-                    let room = usize::try_from(wire::CUT - (data.offset() + at as u64) % wire::CUT).unwrap_or(usize::MAX);
-                    let end = data.bytes().len().min(at + room);
-                    self.piece(data.slice(at..end))?;
-                    at = end;
-                }
-                Ok(())
-            }
-            Change::Zero { offset, len, may_deallocate } => {
-                self.close_window()?;
-                self.zero(offset, len, may_deallocate)
-            }
-        }
+        self.shape.change(change, &mut |change| self.inner.change(change))
     }
 
     fn commit(mut self, proof: Proof) -> Result<S::Done, Fault> {
-        self.close_window()?;
-        self.close_zero()?;
+        self.shape.close(&mut |change| self.inner.change(change))?;
+        self.inner.commit(proof)
+    }
+}
+
+impl<S: Sink<Tree>> Sink<Tree> for Normal<S> {
+    type Done = S::Done;
+
+    fn begin(&mut self, header: &Header, tree: &Tree) -> Result<(), Fault> {
+        self.shape.grain = tree.grain.into();
+        self.inner.begin(&cut_anew(header), tree)
+    }
+
+    fn change(&mut self, change: TreeChange) -> Result<(), Fault> {
+        let mut next = |change| self.inner.change(TreeChange::Extent(change));
+        match change {
+            TreeChange::Extent(extent) => return self.shape.change(extent, &mut next),
+            TreeChange::Roots { .. } | TreeChange::Gone { .. } | TreeChange::Entry(_) | TreeChange::Link { .. } => {
+                self.shape.close(&mut next)?
+            }
+        }
+        if let TreeChange::Entry(entry) = &change
+            && let Node::File { size, .. } = entry.node
+        {
+            let grain = u32::try_from(self.shape.grain).unwrap_or(wire::DEFAULT_GRAIN);
+            self.shape = Shape::new(grain, size, entry.origin == Origin::New);
+        }
+        self.inner.change(change)
+    }
+
+    fn commit(mut self, proof: Proof<Tree>) -> Result<S::Done, Fault> {
+        self.shape.close(&mut |change| self.inner.change(TreeChange::Extent(change)))?;
         self.inner.commit(proof)
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use super::digest::Visitor;
 use crate::format::{Digest, Id};
-use crate::state::{Block, Class, Comparison, Fault, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter};
+use crate::state::{Block, Class, Comparison, Fault, ManifestHeader, ManifestReader, ManifestWriter};
 
 /// Writes a manifest.
 pub struct Keeping<W: Write> {
@@ -55,21 +55,33 @@ pub struct Comparing<R: Read, F> {
     comparison: Comparison<R>,
     /// The range that may still grow: offset and end.
     range: Option<(u64, u64)>,
+    /// Ranges that differ, so far.
+    ranges: u64,
     tell: F,
 }
 
 impl<R: Read, F: FnMut(u64, u64) -> Result<(), Fault>> Comparing<R, F> {
     /// With this manifest; `tell` hears the offset and the length in bytes of each range that differs.
     pub fn new(manifest: ManifestReader<R>, tell: F) -> Comparing<R, F> {
-        Comparing { comparison: Comparison::new(manifest), range: None, tell }
+        Comparing { comparison: Comparison::new(manifest), range: None, ranges: 0, tell }
     }
 
-    /// Tells the last range. What was told holds only if this agrees: the manifest was whole.
-    pub fn finish(mut self) -> Result<ManifestEnd, Fault> {
+    /// Tells the last range, and agrees if nothing differs from this image of `size` bytes: else a fault of class *differs*.
+    /// What was told holds only after either of them: the manifest was whole.
+    pub fn finish(mut self, root: Digest, size: u64) -> Result<(), Fault> {
         if let Some((offset, end)) = self.range.take() {
             (self.tell)(offset, end - offset)?;
         }
-        self.comparison.finish()
+        let described = self.comparison.header().size;
+        let same = self.comparison.finish()?.root == root;
+        let differs = |what: String| Err(Fault::new(Class::Differs, what));
+        match self.ranges {
+            _ if size != described => differs(format!("this image has {size} bytes, and the manifest's {described}")),
+            0 if same => Ok(()),
+            0 => differs("the content roots differ".to_owned()),
+            1 => differs("one range differs".to_owned()),
+            ranges => differs(format!("{ranges} ranges differ")),
+        }
     }
 }
 
@@ -80,16 +92,19 @@ impl<R: Read, F: FnMut(u64, u64) -> Result<(), Fault>> Visitor for Comparing<R, 
     }
 
     fn block(&mut self, block: &Block<'_>) -> Result<(), Fault> {
-        let Comparing { comparison, range, tell } = self;
+        let Comparing { comparison, range, ranges, tell } = self;
         comparison.block(block, &mut |offset, len| match range {
             Some((_, end)) if *end == offset => {
                 *end += len;
                 Ok(())
             }
-            _ => match range.replace((offset, offset + len)) {
-                Some((offset, end)) => tell(offset, end - offset),
-                None => Ok(()),
-            },
+            _ => {
+                *ranges += 1;
+                match range.replace((offset, offset + len)) {
+                    Some((offset, end)) => tell(offset, end - offset),
+                    None => Ok(()),
+                }
+            }
         })
     }
 }

@@ -105,7 +105,7 @@ impl<R: Read> Records<R> {
                 b'f' if records.about.from.is_none() => records.about.from = Some(records.name()?),
                 b't' if records.about.to.is_none() => records.about.to = Some(records.name()?),
                 b's' if size.is_none() => size = Some(records.lengthy(8)?.u64()?),
-                b'p' if version == Version::V2 => _ = records.lengthy(1)?.byte()?,
+                b'p' if version == Version::V2 => records.protection()?,
                 b'w' | b'z' | b'e' => break,
                 tag => return Err(damaged(format!("a record {:?} where none belongs", char::from(tag)))),
             }
@@ -198,6 +198,16 @@ impl<R: Read> Records<R> {
         Ok(name)
     }
 
+    /// Whether the snapshot is protected, which says nothing of content. Ceph writes 8 for its length, and one byte.
+    fn protection(&mut self) -> Result<(), Error> {
+        let told = u64::from_le_bytes(read(&mut self.input)?);
+        let [is_protected] = read::<1>(&mut self.input)?;
+        match (told, is_protected) {
+            (1 | 8, 0 | 1) => Ok(()),
+            _ => Err(damaged("a snapshot that is neither protected nor not")),
+        }
+    }
+
     /// The body of a record that has `len` bytes.
     fn lengthy(&mut self, len: u64) -> Result<Body, Error> {
         if self.version == Version::V2 && u64::from_le_bytes(read(&mut self.input)?) != len {
@@ -217,10 +227,6 @@ impl Body {
         let bytes = *self.0.first_chunk::<8>().ok_or_else(|| damaged("a record is too short"))?;
         self.0.drain(..8);
         Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn byte(&mut self) -> Result<u8, Error> {
-        self.0.first().copied().ok_or_else(|| damaged("a record is too short"))
     }
 }
 
@@ -354,6 +360,18 @@ mod tests {
             for cut in (0..200).chain(bytes.len() - 200..bytes.len()) {
                 assert!(all(&bytes[..cut], version).is_err(), "cut at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn a_protected_snapshot_is_read_as_ceph_writes_it() {
+        // As `rbd export --export-format 2` of Ceph 16.2.15 has it: the length says 8, and one byte follows.
+        let named = [&BANNER_V2[..], b"t", &6_u64.to_le_bytes(), &2_u32.to_le_bytes(), b"s0"].concat();
+        let sized = [&b"s"[..], &8_u64.to_le_bytes(), &4096_u64.to_le_bytes(), b"e"].concat();
+        for (told, is_protected, good) in [(8_u64, 1, true), (8, 0, true), (1, 1, true), (8, 2, false), (9, 1, false)] {
+            let bytes = [&named[..], b"p", &told.to_le_bytes(), &[is_protected], &sized].concat();
+            let read = Records::open(&bytes[..], Version::V2).map(|records| records.about().size);
+            assert_eq!(read.ok(), good.then_some(4096), "{told}, {is_protected}");
         }
     }
 

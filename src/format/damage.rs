@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The class of what is wrong with a stream: the stable word in brackets of a message, and a vector's expected class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Damage {
     /// No byte at all.
     Empty,
@@ -35,6 +37,12 @@ pub enum Damage {
     Overlap,
     /// An extent that is not a multiple of the grain.
     Alignment,
+    /// A path with a name that no entry can have, or beyond the limits.
+    Path,
+    /// Paths that are not in their order.
+    PathOrder,
+    /// An entry in what is no directory, or in one that was not said.
+    Parent,
     /// A CHECKPOINT missing, misplaced or wrong.
     Checkpoint,
     /// The digest chain does not agree with what was read.
@@ -49,7 +57,7 @@ pub enum Damage {
 
 impl Damage {
     /// Every class, in the order of extent-stream(5), "WHAT A READER MUST REJECT".
-    pub const ALL: [Damage; 20] = [
+    pub const ALL: [Damage; 23] = [
         Damage::Empty,
         Damage::NotAStream,
         Damage::Version,
@@ -65,6 +73,9 @@ impl Damage {
         Damage::Bounds,
         Damage::Overlap,
         Damage::Alignment,
+        Damage::Path,
+        Damage::PathOrder,
+        Damage::Parent,
         Damage::Checkpoint,
         Damage::Digest,
         Damage::Totals,
@@ -90,6 +101,9 @@ impl Damage {
             Damage::Bounds => "bounds",
             Damage::Overlap => "overlap",
             Damage::Alignment => "alignment",
+            Damage::Path => "path",
+            Damage::PathOrder => "path-order",
+            Damage::Parent => "parent",
             Damage::Checkpoint => "checkpoint",
             Damage::Digest => "digest",
             Damage::Totals => "totals",

@@ -1,9 +1,10 @@
 //! The rules that every extent obeys, for the reader and the writer alike.
 
-use super::{Change, Damage, Image};
+use super::object::Wrong;
+use super::{Change, Damage};
 
-/// What the next extent of an image must keep to.
-pub(super) struct Extents {
+/// What the next extent of an image, or of a file, must keep to.
+pub struct Extents {
     /// No extent may end behind this.
     size: u64,
     /// A power of two.
@@ -13,19 +14,19 @@ pub(super) struct Extents {
 }
 
 impl Extents {
-    /// The rules of one image, before its first extent.
-    pub fn new(image: &Image) -> Extents {
-        Extents { size: image.new_size, grain: image.grain.into(), floor: 0 }
+    /// The rules of what has so many bytes, before its first extent.
+    pub(super) fn new(size: u64, grain: u32) -> Extents {
+        Extents { size, grain: grain.into(), floor: 0 }
     }
 
     /// Admits the next extent; what is wrong with it otherwise.
-    pub fn admit(&mut self, change: &Change) -> Result<(), (Damage, String)> {
+    pub(super) fn admit(&mut self, change: &Change) -> Result<(), Wrong> {
         let (offset, len, size, grain) = (change.offset(), change.len(), self.size, self.grain);
         if len == 0 {
             return Err((Damage::Value, format!("an empty extent at offset {offset}")));
         }
         let Some(end) = offset.checked_add(len).filter(|end| *end <= size) else {
-            let what = format!("{len} bytes at offset {offset} do not lie inside the image of {size} bytes");
+            let what = format!("{len} bytes at offset {offset} do not lie inside its {size} bytes");
             return Err((Damage::Bounds, what));
         };
         if offset < self.floor {

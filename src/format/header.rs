@@ -1,10 +1,12 @@
 //! The beginning of a stream: whose state becomes whose, and what it is about.
 
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, PutFields};
 use super::{Damage, Id, wire};
 
 /// A feature word's bit with the text that names it to a reader that lacks it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
     /// Whether a reader without it must refuse the stream.
     pub incompatible: bool,
@@ -22,7 +24,7 @@ impl Feature {
 }
 
 /// Names for people. They identify nothing; bytes as the source system has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     /// The thing, such as `rbd/vm1`.
     pub source: Vec<u8>,
@@ -33,7 +35,7 @@ pub struct Names {
 }
 
 /// Whose state becomes whose. The first frame of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The thing that the states are states of.
     pub source: Id,
@@ -66,6 +68,11 @@ impl Header {
     /// It defines every byte of the image.
     pub fn is_whole(&self) -> bool {
         self.from.is_none()
+    }
+
+    /// The incompatible feature of this bit is set.
+    pub fn has(&self, bit: u8) -> bool {
+        self.feature_word(true).checked_shr(bit.into()).unwrap_or(0) & 1 == 1
     }
 
     fn feature_word(&self, incompatible: bool) -> u64 {
@@ -105,10 +112,10 @@ impl Header {
         out
     }
 
-    /// Reads a HEADER payload; what is wrong with it otherwise.
+    /// Reads a HEADER payload; what is wrong with it otherwise. `known`: the incompatible features that the reader knows.
     ///
     /// An unknown incompatible feature is found before anything that such a feature may have changed.
-    pub(super) fn decode(payload: &[u8]) -> Result<Header, (Damage, String)> {
+    pub(super) fn decode(payload: &[u8], known: u64) -> Result<Header, (Damage, String)> {
         let short = || (Damage::Length, "HEADER is shorter than its fields".to_owned());
         let mut fields = Fields(payload);
         let (incompatible, compatible) = fields.u64().zip(fields.u64()).ok_or_else(short)?;
@@ -119,10 +126,10 @@ impl Header {
         let lens = [len()?, len()?, len()?, len()?];
         let reserved = fields.u32().ok_or_else(short)?;
         let [source_len, from_len, to_len, table_len] = lens;
-        if incompatible != 0 {
+        if incompatible & !known != 0 {
             // The names and the table, should they still be where this version has them.
             let table = fields.0.get(lens.iter().take(3).sum()..).and_then(|rest| rest.get(..table_len)).unwrap_or_default();
-            return Err((Damage::Feature, lacking(incompatible, &decode_features(table).unwrap_or_default())));
+            return Err((Damage::Feature, lacking(incompatible & !known, &decode_features(table).unwrap_or_default())));
         }
         let mut part = |len| fields.bytes(len).map(<[u8]>::to_vec).ok_or_else(short);
         let names = Names { source: part(source_len)?, from: part(from_len)?, to: part(to_len)? };
@@ -133,7 +140,7 @@ impl Header {
         if reserved != 0 {
             return Err((Damage::Reserved, "a reserved field of HEADER is not zero".to_owned()));
         }
-        let features = decode_features(&table)?;
+        let mut features = decode_features(&table)?;
         if lens.iter().take(3).any(|len| *len > wire::LIMIT_NAME) {
             return Err((Damage::Value, format!("a name has more than {} bytes", wire::LIMIT_NAME)));
         }
@@ -141,8 +148,14 @@ impl Header {
             return Err((Damage::Value, format!("a payload bound of {max_payload} bytes is outside the limits")));
         }
         let source = source.ok_or((Damage::Identity, "the source id is nil".to_owned()))?;
+        // One that is set and known is kept, also without a text.
+        for bit in (0..64).filter(|bit| incompatible >> bit & 1 == 1) {
+            if !features.iter().any(|feature| feature.incompatible && feature.bit == bit) {
+                features.push(Feature { incompatible: true, bit, text: Vec::new() });
+            }
+        }
         let header = Header { source, from, to, names, max_payload, features };
-        if header.feature_word(true) != 0 || header.feature_word(false) & !compatible != 0 {
+        if header.feature_word(true) & !incompatible != 0 || header.feature_word(false) & !compatible != 0 {
             return Err((Damage::Value, "the feature table names a bit that is not set".to_owned()));
         }
         if Some(header.stream()) != stream {
@@ -194,7 +207,7 @@ fn lacking(word: u64, features: &[Feature]) -> String {
 }
 
 /// What the extents belong to: one image, its size before and after, in bytes. The second frame of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Every extent begins at a multiple of this and ends at one or at the image's end; zero runs are found at this grain.
     pub grain: u32,
@@ -211,11 +224,11 @@ impl Image {
     }
 
     /// One state cannot have two sizes.
-    pub(super) fn contradicts(&self, from: Option<Id>, to: Option<Id>) -> bool {
+    pub(super) fn one_state_of_two_sizes(&self, from: Option<Id>, to: Option<Id>) -> bool {
         from.is_some() && from == to && self.old_size != self.new_size
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode_payload(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(wire::OBJECT_LEN);
         out.put_u16(wire::OBJECT_IMAGE);
         out.put_u16(0);
@@ -226,7 +239,7 @@ impl Image {
         out
     }
 
-    pub(super) fn decode(payload: &[u8], header: &Header) -> Result<Image, (Damage, String)> {
+    pub(super) fn decode_payload(payload: &[u8], header: &Header) -> Result<Image, (Damage, String)> {
         let wrong = |class, what: &str| Err((class, what.to_owned()));
         let mut fields = Fields(payload);
         let parsed = (|| {
@@ -253,7 +266,7 @@ impl Image {
         if header.is_whole() && image.old_size != 0 {
             return wrong(Damage::Value, "a whole stream has an old size");
         }
-        if image.contradicts(header.from, header.to) {
+        if image.one_state_of_two_sizes(header.from, header.to) {
             return wrong(Damage::Identity, "from-state and to-state are one, but their sizes differ");
         }
         Ok(image)

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// What tells one thing or one state from every other: 128 bits, never nil.
 ///
 /// "No id" is `Option::<Id>::None`; on the wire it is sixteen zero bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Id([u8; 16]);
 
 impl Id {
@@ -67,7 +70,8 @@ impl FromStr for Id {
 }
 
 /// A BLAKE3 digest, 256 bits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
@@ -89,6 +93,26 @@ impl FromStr for Digest {
         unhex(text).map(Digest)
     }
 }
+
+/// As plain text, where they are carried in JSON.
+macro_rules! as_text {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for String {
+            fn from(it: $kind) -> String {
+                it.to_string()
+            }
+        }
+
+        impl TryFrom<String> for $kind {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<$kind, &'static str> {
+                text.parse().map_err(|()| "not hexadecimal digits, or the wrong number of them")
+            }
+        }
+    )*};
+}
+as_text!(Id, Digest);
 
 /// Exactly 2·N lower- or upper-case hexadecimal digits, nothing else.
 fn unhex<const N: usize>(text: &str) -> Result<[u8; N], ()> {

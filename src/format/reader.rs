@@ -8,10 +8,10 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::chain::Chain;
-use super::extents::Extents;
 use super::fields::Fields;
 use super::frame::FrameHeader;
-use super::{Change, Damage, DamagedStream, Data, Header, Image, Pool, Totals, Trailer, wire};
+use super::object::{Object, Wrong};
+use super::{Change, Damage, DamagedStream, Data, Header, Image, Pool, Totals, Trailer, Tree, wire};
 
 /// Reading failed: the stream is damaged, or the system could not read.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +24,12 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
-/// Reads one image stream: [`Reader::open`], then [`Reader::change`] until `None`, which says that END was right and EOF followed.
-pub struct Reader<R: Read> {
+/// Reads one stream: [`Reader::open`], then [`Reader::change`] until `None`, which says that END was right and EOF followed.
+pub struct Reader<R: Read, O: Object = Image> {
     input: R,
     header: Header,
-    image: Image,
-    extents: Extents,
+    object: O,
+    rules: O::Rules,
     state: State,
     /// The first damage found. After it nothing is believed.
     damage: Option<DamagedStream>,
@@ -49,12 +49,31 @@ struct State {
     /// The number that this item has or should have.
     item_number: u64,
     totals: Totals,
+    /// CHECKPOINT frames that were right.
+    checkpoints: u64,
     trailer: Option<Trailer>,
 }
 
-impl<R: Read> Reader<R> {
-    /// Reads preamble, HEADER and OBJECT: all that a sink needs to refuse.
-    pub fn open(mut input: R) -> Result<Reader<R>, ReadError> {
+/// A stream whose HEADER was read: enough to know what it is about.
+pub struct Beginning<R: Read> {
+    input: R,
+    header: Header,
+    state: State,
+}
+
+impl<R: Read> Beginning<R> {
+    /// Reads preamble and HEADER. `known`: the incompatible features that are not refused, as bits.
+    pub fn read(input: R, known: u64) -> Result<Beginning<R>, ReadError> {
+        Beginning::read_knowing(input, |_| known)
+    }
+
+    /// The same for a reader of streams of all objects. The features of trees are known where the one that says so is set.
+    pub fn read_any(input: R) -> Result<Beginning<R>, ReadError> {
+        let of_tree = 1 << wire::FEATURE_TREE;
+        Beginning::read_knowing(input, |set| if set & of_tree == 0 { Image::known_features() } else { Tree::known_features() })
+    }
+
+    fn read_knowing(mut input: R, known: impl FnOnce(u64) -> u64) -> Result<Beginning<R>, ReadError> {
         let mut state = State {
             chain: Chain::new(),
             pool: Pool::new(wire::LIMIT_HEADER as usize),
@@ -64,19 +83,16 @@ impl<R: Read> Reader<R> {
             item: 0,
             item_number: 0,
             totals: Totals::default(),
+            checkpoints: 0,
             trailer: None,
         };
         state.preamble(&mut input)?;
         let (frame, payload) = state.frame(&mut input)?;
         state.expect(&frame, wire::kind::HEADER, "HEADER")?;
-        let header = Header::decode(&payload).map_err(|(class, what)| state.damaged(class, what))?;
+        let set = Fields(&payload).u64().unwrap_or_default();
+        let header = Header::decode(&payload, known(set)).map_err(|wrong| state.wrong(wrong))?;
         state.chain.link();
-        let (frame, payload) = state.frame(&mut input)?;
-        state.expect(&frame, wire::kind::OBJECT, "OBJECT")?;
-        let image = Image::decode(&payload, &header).map_err(|(class, what)| state.damaged(class, what))?;
-        state.max_payload = header.max_payload;
-        state.pool = Pool::new(header.max_payload as usize);
-        Ok(Reader { input, header, image, extents: Extents::new(&image), state, damage: None })
+        Ok(Beginning { input, header, state })
     }
 
     /// Whose state becomes whose.
@@ -84,15 +100,41 @@ impl<R: Read> Reader<R> {
         &self.header
     }
 
+    /// Reads OBJECT, which has to be of this kind.
+    pub fn of<O: Object>(self) -> Result<Reader<R, O>, ReadError> {
+        let Beginning { mut input, header, mut state } = self;
+        let (frame, payload) = state.frame(&mut input)?;
+        state.expect(&frame, wire::kind::OBJECT, "OBJECT")?;
+        let object = O::decode(&payload, &header).map_err(|wrong| state.wrong(wrong))?;
+        state.max_payload = header.max_payload;
+        state.pool = Pool::new(header.max_payload as usize);
+        let rules = object.rules(&header);
+        Ok(Reader { input, header, object, rules, state, damage: None })
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads preamble, HEADER and OBJECT of an image's stream: all that a sink needs to refuse.
+    pub fn open(input: R) -> Result<Reader<R>, ReadError> {
+        Beginning::read(input, Image::known_features())?.of()
+    }
+}
+
+impl<R: Read, O: Object> Reader<R, O> {
+    /// Whose state becomes whose.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// What the changes are about.
-    pub fn image(&self) -> &Image {
-        &self.image
+    pub fn object(&self) -> &O {
+        &self.object
     }
 
     /// The next change; `None` once END was read, agreed with everything before it, and nothing followed.
     ///
     /// After damage it only ever says so again.
-    pub fn change(&mut self) -> Result<Option<Change>, ReadError> {
+    pub fn change(&mut self) -> Result<Option<O::Change>, ReadError> {
         if let Some(damage) = &self.damage {
             return Err(ReadError::Damaged(damage.clone()));
         }
@@ -103,7 +145,7 @@ impl<R: Read> Reader<R> {
         result
     }
 
-    fn next(&mut self) -> Result<Option<Change>, ReadError> {
+    fn next(&mut self) -> Result<Option<O::Change>, ReadError> {
         while self.state.trailer.is_none() {
             let checkpoint_due = self.state.chain.checkpoint_due();
             let before = self.state.frames;
@@ -120,6 +162,7 @@ impl<R: Read> Reader<R> {
                 wire::kind::HEADER | wire::kind::OBJECT => {
                     return Err(self.state.damaged(Damage::Order, "a second HEADER or OBJECT"));
                 }
+                kind if let Some(change) = O::read(kind, &payload) => return self.entry(&frame, change).map(Some),
                 kind if kind & wire::MAY_SKIP != 0 => {}
                 kind => return Err(self.state.damaged(Damage::UnknownFrame, format!("unknown frame type {kind:#06x}"))),
             }
@@ -137,19 +180,24 @@ impl<R: Read> Reader<R> {
         self.state.position
     }
 
+    /// CHECKPOINT frames read so far: each has verified all that was before it.
+    pub fn checkpoints(&self) -> u64 {
+        self.state.checkpoints
+    }
+
     /// Frames read whole so far.
     pub fn frames(&self) -> u64 {
         self.state.frames
     }
 
-    fn data(&mut self, frame: &FrameHeader, payload: Bytes) -> Result<Change, ReadError> {
+    fn data(&mut self, frame: &FrameHeader, payload: Bytes) -> Result<O::Change, ReadError> {
         self.state.no_flags(frame, 0)?;
         let data = Data::new(frame.offset, payload);
         self.state.chain.leaves(&data);
         self.extent(Change::Data(data))
     }
 
-    fn zero(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<Change, ReadError> {
+    fn zero(&mut self, frame: &FrameHeader, payload: &[u8]) -> Result<O::Change, ReadError> {
         self.state.no_flags(frame, wire::ZERO_MAY_DEALLOCATE)?;
         let mut fields = Fields(payload);
         let Some((len, true)) = fields.u64().map(|len| (len, fields.0.is_empty())) else {
@@ -159,10 +207,24 @@ impl<R: Read> Reader<R> {
         self.extent(Change::Zero { offset: frame.offset, len, may_deallocate })
     }
 
-    /// The rules that every extent obeys.
-    fn extent(&mut self, change: Change) -> Result<Change, ReadError> {
-        self.extents.admit(&change).map_err(|(class, what)| self.state.damaged(class, what))?;
-        self.state.totals.count(&change);
+    fn extent(&mut self, extent: Change) -> Result<O::Change, ReadError> {
+        let mut totals = self.state.totals;
+        totals.count(&extent);
+        let change = self.admitted(O::Change::from(extent))?;
+        self.state.totals = totals;
+        Ok(change)
+    }
+
+    /// A frame that is no extent.
+    fn entry(&mut self, frame: &FrameHeader, change: Result<O::Change, Wrong>) -> Result<O::Change, ReadError> {
+        self.state.plain(frame)?;
+        let change = change.map_err(|wrong| self.state.wrong(wrong))?;
+        self.admitted(change)
+    }
+
+    /// The rules that every change obeys.
+    fn admitted(&mut self, change: O::Change) -> Result<O::Change, ReadError> {
+        O::admit(&mut self.rules, &change).map_err(|wrong| self.state.wrong(wrong))?;
         Ok(change)
     }
 
@@ -178,10 +240,11 @@ impl<R: Read> Reader<R> {
         if (trailer.frames, trailer.totals) != (frames_before, state.totals) {
             return Err(state.damaged(Damage::Totals, "END's counts do not agree with what was read"));
         }
+        O::close(&self.rules).map_err(|wrong| state.wrong(wrong))?;
         if self.header.to.is_some() && trailer.to != self.header.to {
             return Err(state.damaged(Damage::Identity, "END names another to-state than HEADER"));
         }
-        if self.image.contradicts(self.header.from, trailer.to) {
+        if self.object.contradicts(self.header.from, trailer.to) {
             return Err(state.damaged(Damage::Identity, "from-state and to-state are one, but their sizes differ"));
         }
         state.item = state.position;
@@ -195,6 +258,10 @@ impl<R: Read> Reader<R> {
 }
 
 impl State {
+    fn wrong(&self, (class, what): Wrong) -> ReadError {
+        self.damaged(class, what)
+    }
+
     fn damaged(&self, class: Damage, what: impl Into<String>) -> ReadError {
         ReadError::Damaged(DamagedStream { class, frame: self.item_number, byte: self.item, what: what.into() })
     }
@@ -280,6 +347,7 @@ impl State {
         if told != (Some(seen.0), Some(seen.1), Some(seen.2), Some(seen.3)) {
             return Err(self.damaged(Damage::Checkpoint, "a CHECKPOINT does not agree with what was read"));
         }
+        self.checkpoints = self.checkpoints.saturating_add(1);
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! The end of a stream: counts and the state reached.
 
+use serde::{Deserialize, Serialize};
+
 use super::fields::{Fields, PutFields};
 use super::{Change, Digest, Id, wire};
 
 /// What was said by a stream's changes, in counts and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// DATA changes.
     pub data_extents: u64,

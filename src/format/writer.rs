@@ -3,69 +3,86 @@
 use std::io::{self, IoSlice, Write};
 
 use super::chain::Chain;
-use super::extents::Extents;
 use super::frame::FrameHeader;
+use super::object::{Object, Written};
 use super::{Change, Damage, Data, Digest, Header, Id, Image, Totals, Trailer, wire};
 
 /// Writes one stream. Nothing but [`Writer::finish`] seals it.
 ///
 /// What a reader would refuse is refused here first, with [`io::ErrorKind::InvalidInput`].
-pub struct Writer<W: Write> {
+pub struct Writer<W: Write, O: Object = Image> {
     output: W,
     header: Header,
-    image: Image,
-    extents: Extents,
+    object: O,
+    rules: O::Rules,
     chain: Chain,
     frames: u64,
     totals: Totals,
     written: u64,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write, O: Object> Writer<W, O> {
     /// Writes preamble, HEADER and OBJECT and flushes them, so that a reader can refuse at once.
-    pub fn begin(output: W, header: &Header, image: &Image) -> io::Result<Writer<W>> {
+    pub fn begin(output: W, header: &Header, object: &O) -> io::Result<Writer<W, O>> {
         let payload = header.encode();
-        Header::decode(&payload).and_then(|header| Image::decode(&image.encode(), &header)).map_err(refused)?;
-        let (header, image, extents) = (header.clone(), *image, Extents::new(image));
+        Header::decode(&payload, O::known_features()).and_then(|header| O::decode(&object.encode(), &header)).map_err(refused)?;
+        let (header, object, rules) = (header.clone(), object.clone(), object.rules(header));
         let (chain, totals) = (Chain::new(), Totals::default());
-        let mut writer = Writer { output, header, image, extents, chain, frames: 0, totals, written: 0 };
+        let mut writer = Writer { output, header, object, rules, chain, frames: 0, totals, written: 0 };
         let mut preamble = wire::MAGIC.to_vec();
         preamble.extend(wire::MAJOR.to_le_bytes());
-        preamble.extend(wire::MINOR.to_le_bytes());
+        preamble.extend(O::MINOR.to_le_bytes());
         preamble.extend(crc32fast::hash(&preamble).to_le_bytes());
         writer.chain.update(&preamble);
         writer.put(&preamble, &[])?;
         writer.frame(wire::kind::HEADER, 0, 0, &payload)?;
         writer.chain.link();
-        writer.frame(wire::kind::OBJECT, 0, 0, &image.encode())?;
+        let object = writer.object.encode();
+        writer.frame(wire::kind::OBJECT, 0, 0, &object)?;
         writer.output.flush()?;
         Ok(writer)
     }
 
     /// Writes one change, and the CHECKPOINT that may be due after it.
-    pub fn change(&mut self, change: &Change) -> io::Result<()> {
-        if let Change::Data(data) = change
-            && data.bytes().len() > self.header.max_payload as usize
-        {
-            return Err(refused((Damage::Length, format!("a payload of {} bytes is over the bound", data.bytes().len()))));
+    pub fn change(&mut self, change: &O::Change) -> io::Result<()> {
+        let written = O::written(change);
+        let payload_len = match &written {
+            Written::Extent(Change::Data(data)) => data.bytes().len(),
+            Written::Extent(Change::Zero { .. }) => 0,
+            Written::Frame(_, payload) => payload.len(),
+        };
+        if payload_len > self.header.max_payload as usize {
+            return Err(refused((Damage::Length, format!("a payload of {payload_len} bytes is over the bound"))));
         }
-        self.extents.admit(change).map_err(refused)?;
-        self.totals.count(change);
-        match change {
-            Change::Data(data) => self.data(data)?,
-            Change::Zero { offset, len, may_deallocate } => {
-                let flags = if *may_deallocate { wire::ZERO_MAY_DEALLOCATE } else { 0 };
-                self.frame(wire::kind::ZERO, flags, *offset, &len.to_le_bytes())?;
+        O::admit(&mut self.rules, change).map_err(refused)?;
+        match written {
+            Written::Extent(extent) => self.extent(extent)?,
+            Written::Frame(kind, payload) => {
+                // What a reader would refuse in the values themselves.
+                O::read(kind, &payload).transpose().map_err(refused)?;
+                self.frame(kind, 0, 0, &payload)?;
             }
         }
         if self.chain.checkpoint_due() { self.checkpoint() } else { Ok(()) }
     }
 
+    fn extent(&mut self, extent: &Change) -> io::Result<()> {
+        self.totals.count(extent);
+        match extent {
+            Change::Data(data) => self.data(data),
+            Change::Zero { offset, len, may_deallocate } => {
+                let flags = if *may_deallocate { wire::ZERO_MAY_DEALLOCATE } else { 0 };
+                self.frame(wire::kind::ZERO, flags, *offset, &len.to_le_bytes())
+            }
+        }
+    }
+
     /// Seals the stream with END, flushes it, and says what END said.
     pub fn finish(mut self, to: Option<Id>) -> io::Result<Trailer> {
-        if self.header.to.is_some() && to != self.header.to || self.image.contradicts(self.header.from, to) {
+        if self.header.to.is_some() && to != self.header.to || self.object.contradicts(self.header.from, to) {
             return Err(refused((Damage::Identity, "the state reached contradicts what HEADER and OBJECT said".to_owned())));
         }
+        O::close(&self.rules).map_err(refused)?;
         let mut payload = Trailer::encode_undigested(to, self.frames, &self.totals);
         self.chain.update(&payload);
         let trailer = Trailer { to, frames: self.frames, totals: self.totals, digest: self.chain.link() };

@@ -1,8 +1,10 @@
 //! Running other programs: arguments as vectors, never a shell; standard input from nowhere.
 
 use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
 use crate::state::{Class, Fault};
 
@@ -26,6 +28,9 @@ fn command(program: &str) -> Result<Command, Fault> {
 }
 
 fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|file| is_program(file));
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).chain(SBIN.map(PathBuf::from)).map(|dir| dir.join(program)).find(|file| is_program(file))
 }
@@ -52,6 +57,22 @@ pub fn run(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>
     Ok(Err(Failed { message }))
 }
 
+/// Directories of PATH for a program that runs on behalf of somebody elsewhere, whose environment is not taken over.
+const PLAIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Becomes another program, with an environment of its own: one of our own family beside this very file, or any other in the
+/// usual directories. Comes back only to say why not.
+pub fn become_program(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Fault {
+    let beside = std::env::current_exe().ok().and_then(|this| Some(this.parent()?.join(program)));
+    let places = std::env::split_paths(PLAIN_PATH).map(|dir| dir.join(program));
+    let Some(file) = beside.into_iter().chain(places).find(|file| is_program(file)) else {
+        return Fault::new(Class::Usage, format!("{program} is not installed beside siphon-serve, nor in {PLAIN_PATH}"));
+    };
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let error = Command::new(file).args(arguments).env_clear().env("PATH", PLAIN_PATH).env("HOME", home).exec();
+    Fault::io(format!("running {program}"), &error)
+}
+
 /// A program whose output is read while it runs. Nothing it said may be believed before [`Running::finish`] agrees.
 pub struct Running {
     program: String,
@@ -70,17 +91,39 @@ pub fn start(program: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr
 impl Running {
     /// Waits for the end and its exit status 0.
     pub fn finish(mut self) -> Result<(), Fault> {
-        let status = self.child.wait().map_err(|error| Fault::io(format!("waiting for {}", self.program), &error))?;
+        let status = self.wait()?;
         if status.success() {
             return Ok(());
         }
-        let mut said = String::new();
-        if let Some(errors) = self.child.stderr.take() {
-            // What cannot be read is not said.
-            let _ = std::io::Read::read_to_string(&mut std::io::Read::take(errors, LIMIT_MESSAGE), &mut said);
-        }
-        Err(Fault::new(Class::Io, format!("{} failed ({status}): {}", self.program, said.trim().replace('\n', "; "))))
+        let said = self.child.stderr.take().map(beginning).unwrap_or_default();
+        Err(self.failed(status, &said))
     }
+
+    /// The same, for one whose output `read` takes to its end meanwhile; with what it said on standard error, however much it did.
+    pub fn finish_heard<T>(mut self, read: impl FnOnce() -> Result<T, Fault>) -> Result<(T, String), Fault> {
+        let errors = self.child.stderr.take();
+        let hearing = std::thread::spawn(move || errors.map(beginning).unwrap_or_default());
+        let result = read()?;
+        let said = hearing.join().unwrap_or_default();
+        let status = self.wait()?;
+        if status.success() { Ok((result, said)) } else { Err(self.failed(status, &said)) }
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus, Fault> {
+        self.child.wait().map_err(|error| Fault::io(format!("waiting for {}", self.program), &error))
+    }
+
+    fn failed(&self, status: ExitStatus, said: &str) -> Fault {
+        Fault::new(Class::Io, format!("{} failed ({status}): {}", self.program, said.replace('\n', "; ")))
+    }
+}
+
+/// The beginning of what a program says, read to its end. What cannot be read is not said.
+fn beginning(mut errors: ChildStderr) -> String {
+    let mut said = Vec::new();
+    let _ = errors.by_ref().take(LIMIT_MESSAGE).read_to_end(&mut said);
+    let _ = std::io::copy(&mut errors, &mut std::io::sink());
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 impl Drop for Running {

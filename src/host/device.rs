@@ -4,12 +4,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl, opcode};
+use serde::{Deserialize, Serialize};
 
 use crate::format::{Buffer, Pool};
 use crate::state::{Class, Fault};
@@ -23,18 +25,26 @@ const CACHED: usize = 256 << 10;
 /// How long udev may look at a device.
 const UDEV_PATIENCE: Duration = Duration::from_secs(10);
 /// linux/fs.h: BLKDISCARD takes two u64, offset and length in bytes.
-const BLKDISCARD: Opcode = opcode::none(0x12, 119);
+pub(super) const BLKDISCARD: Opcode = opcode::none(0x12, 119);
 /// OpenZFS sys/fs/zfs.h: BLKZNAME gives the dataset's name, 256 bytes.
 const BLKZNAME: Opcode = opcode::read::<[u8; 256]>(0x12, 125);
 
 /// How a range comes to read as zero, for certain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Zeroing {
     /// fallocate: punch a hole, which on files and most devices is exact or fails; where it fails, write zeros.
     Punch,
     /// A zvol: its discard rounds inward to whole volume blocks of this many bytes *and reports success*; so discard whole
     /// blocks only and write zeros to the ragged edges. It knows no punch.
     DiscardBlocks(u64),
+}
+
+/// What another process must know of a device to use the descriptor that it is given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Opened {
+    path: PathBuf,
+    zeroing: Zeroing,
+    direct: bool,
 }
 
 /// An open target.
@@ -71,9 +81,14 @@ impl Device {
             .truncate(false)
             .open(path)
             .map_err(|error| Fault::io("opening the target", &error))?;
-        let device = Device { file, path: path.to_owned(), zeroing: Zeroing::Punch, direct: false };
+        let device = Device::of_file(file, path.to_owned());
         device.lock(Duration::ZERO)?;
         Ok(device)
+    }
+
+    /// A regular file that somebody else opened and keeps others away from. The path is for people.
+    pub fn of_file(file: File, path: PathBuf) -> Device {
+        Device { file, path, zeroing: Zeroing::Punch, direct: false }
     }
 
     /// Another run is turned away at once by O_EXCL on a device, by this on a file. udev, too, locks a device: while it looks
@@ -88,6 +103,16 @@ impl Device {
                 Err(error) => return Err(Fault::io("locking the target", &error.into())),
             }
         }
+    }
+
+    /// The same open file in another process: it shares the claim.
+    pub fn received(fd: OwnedFd, Opened { path, zeroing, direct }: Opened) -> Device {
+        Device { file: File::from(fd), path, zeroing, direct }
+    }
+
+    /// What that other process must know.
+    pub fn opened(&self) -> Opened {
+        Opened { path: self.path.clone(), zeroing: self.zeroing, direct: self.direct }
     }
 
     /// The open file.
@@ -267,7 +292,8 @@ unsafe impl Ioctl for ZvolName {
     }
 }
 
-fn busy() -> Fault {
+/// Another run is at it.
+pub(super) fn busy() -> Fault {
     Fault::new(Class::Busy, "another run holds the target").hint("try again when it has ended")
 }
 

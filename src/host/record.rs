@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::stamp::Evidence;
-use crate::format::{Digest, Id};
-use crate::state::{Class, Fault, Unfinished};
+use super::stamp::{Between, Evidence};
+use crate::format::{Digest, Header, Id, Time};
+use crate::state::{Class, Fault, Head, Held, Resumable, Standing, Unfinished, escape};
 
 /// The version that this code reads and writes.
 const VERSION: u32 = 1;
@@ -51,6 +51,26 @@ pub struct Receiving {
     /// Its to-state, where the stream said it at its beginning.
     #[serde(with = "optional_text", skip_serializing_if = "Option::is_none", default)]
     pub to: Option<Id>,
+    /// Where it was cut, if that is known: what the target held when the record was made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint: Option<String>,
+    /// On a device that takes a whole image: from this byte on it still holds what it held before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_from: Option<u64>,
+    /// Of a directory: what the same stream must know to go on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub directory: Option<Progress>,
+}
+
+/// How far a run has come in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// When names in the root had changed before the run; for a stream that does not speak of the root.
+    pub modified: Time,
+    /// All that is gone was carried out, durably; and what that was.
+    #[serde(with = "optional_text", skip_serializing_if = "Option::is_none", default)]
+    pub plan: Option<Digest>,
 }
 
 /// A state that was received.
@@ -70,6 +90,9 @@ pub struct HeldState {
     /// Digest of the stream that brought it.
     #[serde(with = "optional_text", skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<Digest>,
+    /// Of a directory: something that only rights make is not there, by this stream or one before it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub lacks: bool,
 }
 
 impl Record {
@@ -77,6 +100,43 @@ impl Record {
     pub fn new(device: Option<String>, seen: Evidence) -> Record {
         Record { siphon_target: VERSION, device, receiving: None, held: None, seen }
     }
+
+    /// What the target is, after this happened since.
+    pub fn head(&self, between: Between) -> Head {
+        match (&self.receiving, &self.held) {
+            (Some(run), _) => Head::Receiving(run.into()),
+            (None, None) => Head::Foreign,
+            (None, Some(_)) => match between {
+                Between::Untouched => Head::AtMark,
+                Between::Written | Between::Unknown => Head::WrittenSince,
+            },
+        }
+    }
+}
+
+impl Receiving {
+    /// The run of this stream, at its beginning.
+    pub fn of(header: &Header) -> Receiving {
+        let (stream, from, to) = (header.stream(), header.from, header.to);
+        Receiving { stream, from, to, checkpoint: None, stale_from: None, directory: None }
+    }
+}
+
+impl HeldState {
+    /// The state that this stream led to, as its end named it; `None`: it has none.
+    pub fn of(header: &Header, to: Option<Id>, digest: Option<Digest>, size: u64) -> Option<HeldState> {
+        Some(HeldState { source: header.source, id: to?, name: escape(&header.names.to), size, digest, lacks: false })
+    }
+}
+
+/// What decides about the next stream, of a target that has no way back.
+pub fn standing(head: Head, record: Option<&Record>, checkpoint: Option<Resumable>) -> Standing {
+    let held = match head {
+        Head::Absent | Head::Blank | Head::Foreign => None,
+        Head::Receiving(_) | Head::AtMark | Head::WrittenSince => record.and_then(|record| record.held.as_ref()),
+    };
+    let marks = held.into_iter().map(|held| Held { ids: vec![held.id], name: held.name.clone() }).collect();
+    Standing { head, marks, above: Vec::new(), way_back: false, checkpoint }
 }
 
 impl From<&Receiving> for Unfinished {
@@ -143,6 +203,26 @@ impl RecordFile {
             .and_then(|()| fs::rename(&temporary, &self.0))
             .and_then(|()| self.sync_directory());
         written.map_err(|error| self.failed("writing the record", &error))
+    }
+
+    /// Writes down, durably, that what the target holds is part old, part new from now on. `held`: what it held before, where
+    /// that can still be begun from.
+    pub fn say_receiving(
+        &self,
+        device: Option<String>,
+        seen: Evidence,
+        run: Receiving,
+        held: Option<HeldState>,
+    ) -> Result<(), Fault> {
+        self.write(&Record { receiving: Some(run), held, ..Record::new(device, seen) })
+    }
+
+    /// The commit. What has no state counts as content that is not ours: nothing can be said of it.
+    pub fn say_held(&self, device: Option<String>, seen: Evidence, held: Option<HeldState>) -> Result<(), Fault> {
+        match held {
+            Some(held) => self.write(&Record { held: Some(held), ..Record::new(device, seen) }),
+            None => self.remove(),
+        }
     }
 
     /// Removes the record, durably.
@@ -218,8 +298,17 @@ mod tests {
         let id = Id::derive("t", &[b"1"]);
         let seen = Evidence::of(&dir.path().metadata().unwrap());
         let mut record = Record::new(Some("dm-LVM-x".to_owned()), seen);
-        record.receiving = Some(Receiving { stream: id, from: None, to: Some(id) });
-        for held in [None, Some(HeldState { source: id, id, name: "mon".into(), size: 77, digest: Some(Digest([7; 32])) })] {
+        record.receiving = Some(Receiving {
+            stream: id,
+            from: None,
+            to: Some(id),
+            checkpoint: Some("-,9=0".into()),
+            stale_from: Some(4096),
+            directory: None,
+        });
+        for held in
+            [None, Some(HeldState { source: id, id, name: "mon".into(), size: 77, digest: Some(Digest([7; 32])), lacks: true })]
+        {
             record.held = held;
             file.write(&record).unwrap();
             assert_eq!(file.read().unwrap().as_ref(), Some(&record));

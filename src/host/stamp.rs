@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct FileStamp {
     /// Inode number.
     pub inode: u64,
-    /// Size in bytes.
+    /// Size in bytes; 0 of a directory, where every file system means something else, and some say it late.
     pub size: u64,
     /// Last change of the content: seconds since 1970, nanoseconds.
     pub mtime: (i64, i64),
@@ -25,7 +25,7 @@ impl FileStamp {
     pub fn of(file: &Metadata) -> FileStamp {
         FileStamp {
             inode: file.ino(),
-            size: file.len(),
+            size: if file.is_dir() { 0 } else { file.len() },
             mtime: (file.mtime(), file.mtime_nsec()),
             ctime: (file.ctime(), file.ctime_nsec()),
         }
@@ -74,7 +74,7 @@ impl WriteCounters {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
-    /// A regular file.
+    /// A regular file, or a directory.
     File(FileStamp),
     /// A block device. Its counters begin anew with the machine, and with the device.
     Device {

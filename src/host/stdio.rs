@@ -26,6 +26,11 @@ pub fn input() -> Result<BufReader<File>, Fault> {
     Ok(BufReader::with_capacity(READ_AHEAD, own(stdin.as_fd(), "standard input")?))
 }
 
+/// Whether standard output is for people.
+pub fn output_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Standard output as a stream. A terminal is refused.
 pub fn output() -> Result<File, Fault> {
     let stdout = io::stdout();

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ChildStdout;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::command::{self, Failed, Running};
-use crate::state::{Class, Fault, Mark, ZfsGuid};
+use super::tree::Dir;
+use crate::state::{Checkpoint, Class, Fault, Mark, Pause, ZfsGuid};
 
 /// User property of a snapshot: the [`crate::state::Mark`] that it is.
 pub const MARK: &str = "siphon:mark";
@@ -37,6 +40,8 @@ pub struct Dataset {
     pub volmode: Setting,
     /// Whether it is read-only, and whether that was set here.
     pub readonly: Setting,
+    /// Whether reading changes times of access, and whether that was set here. Of file systems.
+    pub atime: Setting,
     /// Space that it refers to, in bytes, before compression.
     pub logical_referenced: u64,
     /// Space written since its newest snapshot, in bytes: what [`written_since`] says of that one.
@@ -73,15 +78,20 @@ pub struct Snapshot {
     pub volsize: Option<u64>,
     /// Number of holds.
     pub holds: u64,
+    /// Full names of the volumes cloned from it.
+    pub clones: Vec<String>,
     /// Set on this very snapshot, here: not inherited, not received.
     pub mark: Option<String>,
     /// Guid in the record of a snapshot that stood in for the head, set here.
     pub check: Option<ZfsGuid>,
 }
 
+/// The longest that is waited for a pool to give back what was destroyed.
+const FREEING: Duration = Duration::from_secs(60);
+
 const IS_IT_THERE: &str = "is the pool imported? is the name right?";
 
-const PROPERTIES: &str = "guid,createtxg,creation,userrefs,volsize,volblocksize,volmode,readonly,logicalreferenced,written,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
+const PROPERTIES: &str = "guid,createtxg,creation,userrefs,clones,volsize,volblocksize,volmode,readonly,atime,logicalreferenced,written,siphon:mark,siphon:receiving,siphon:hidden,siphon:check";
 
 impl Dataset {
     /// Looks a dataset up, with its snapshots; `None` when there is none of that name, but one that could hold it: a pool that
@@ -124,6 +134,7 @@ impl Dataset {
             volblocksize: number(&own, "volblocksize").unwrap_or(0),
             volmode: own.get("volmode").cloned().unwrap_or_default(),
             readonly: own.get("readonly").cloned().unwrap_or_default(),
+            atime: own.get("atime").cloned().unwrap_or_default(),
             logical_referenced: number(&own, "logicalreferenced").unwrap_or(u64::MAX),
             written: number(&own, "written").unwrap_or(u64::MAX),
             receiving: local(&own, RECEIVING).filter(|run| run != ENDED),
@@ -135,7 +146,13 @@ impl Dataset {
     /// What a snapshot stands for, when its record was set on itself, here, and names this very dataset. A record that was
     /// inherited by a snapshot of others, came with `zfs send -R`, or was carried off by a clone's promotion, makes no mark.
     pub fn mark(&self, snapshot: &Snapshot) -> Option<Mark> {
-        Mark::parse(snapshot.mark.as_deref()?).filter(|mark| mark.dataset == self.guid)
+        Mark::parse(snapshot.mark.as_deref()?).filter(|mark: &Mark| mark.home == self.guid)
+    }
+
+    /// What of an unfinished run a snapshot holds; believed as a mark is.
+    pub fn pause(&self, snapshot: &Snapshot) -> Option<Checkpoint> {
+        let pause: Pause = Pause::parse(snapshot.mark.as_deref()?)?;
+        (pause.home == self.guid).then_some(pause.checkpoint)
     }
 
     /// Looks up a dataset that must exist.
@@ -157,6 +174,10 @@ fn local(table: &BTreeMap<&str, Setting>, key: &str) -> Option<String> {
     table.get(key).filter(|setting| setting.local).map(|setting| setting.value.clone())
 }
 
+fn clones_of(setting: &Setting) -> Vec<String> {
+    setting.value.split(',').filter(|clone| !["", "-"].contains(clone)).map(str::to_owned).collect()
+}
+
 fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> {
     Some(Snapshot {
         name: name.to_owned(),
@@ -165,6 +186,7 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
         creation: number(table, "creation")?,
         volsize: number(table, "volsize"),
         holds: number(table, "userrefs").unwrap_or(0),
+        clones: table.get("clones").map(clones_of).unwrap_or_default(),
         mark: local(table, MARK),
         check: local(table, CHECK).and_then(|guid| guid.parse().ok()),
     })
@@ -174,9 +196,30 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
 pub fn create_volume(name: &str, size: u64, options: &[String]) -> Result<(), Fault> {
     let size = size.to_string();
     let fixed = ["create", "-s", "-V", &size];
-    zfs(name, fixed.into_iter().chain(options.iter().map(String::as_str)).chain([name])).map_err(|fault| match fault.class {
-        Class::NotFound => fault.hint(IS_IT_THERE),
-        _ => fault,
+    zfs(name, fixed.into_iter().chain(options.iter().map(String::as_str)).chain([name])).map_err(hint_at_pool)
+}
+
+fn hint_at_pool(fault: Fault) -> Fault {
+    if fault.class == Class::NotFound { fault.hint(IS_IT_THERE) } else { fault }
+}
+
+/// Creates a file system. `options` are further arguments of `zfs create`.
+pub fn create_file_system(name: &str, options: &[String]) -> Result<(), Fault> {
+    zfs(name, ["create"].into_iter().chain(options.iter().map(String::as_str)).chain([name])).map_err(hint_at_pool)
+}
+
+/// Where a file system is mounted.
+pub fn mounted_at(name: &str) -> Result<PathBuf, Fault> {
+    let text = command::run("zfs", ["mount"])?.map_err(|failed| fault(name, &failed))?;
+    // A name, blanks, and a path, which may have blanks.
+    let listed = text.lines().filter_map(|line| line.split_once(' ')).filter(|(of, _)| *of == name);
+    // A directory in it that is mounted elsewhere, too, is listed in the same words.
+    let is_part = |path: &PathBuf| {
+        let mounted = Dir::root(path).ok().and_then(|dir| dir.mounted_from());
+        mounted.is_some_and(|mounted| mounted.source == name && !mounted.is_whole)
+    };
+    listed.map(|(_, path)| PathBuf::from(path.trim_start())).find(|path| !is_part(path)).ok_or_else(|| {
+        Fault::new(Class::NotFound, format!("the file system {name} is not mounted")).hint(format!("zfs mount {name}"))
     })
 }
 
@@ -184,6 +227,16 @@ pub fn create_volume(name: &str, size: u64, options: &[String]) -> Result<(), Fa
 pub fn set(name: &str, properties: &[(&str, &str)]) -> Result<(), Fault> {
     let settings: Vec<String> = properties.iter().map(|(property, value)| format!("{property}={value}")).collect();
     zfs(name, ["set"].into_iter().chain(settings.iter().map(String::as_str)).chain([name]))
+}
+
+/// Makes a mounted file system read-only, or writable again.
+pub fn set_read_only(name: &str, is_read_only: bool) -> Result<(), Fault> {
+    let setting = if is_read_only { "readonly=on" } else { "readonly=off" };
+    match command::run("zfs", ["set", setting, name])? {
+        // Mounting is for root on Linux. The file system has taken it over; only its line in the list of mounts has not.
+        Err(failed) if !failed.message.contains("unable to remount filesystem") => Err(fault(name, &failed)),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Removes a property that was set here.
@@ -231,6 +284,23 @@ pub fn rollback(name: &str, snapshot: &str, destroying: bool) -> Result<(), Faul
     zfs(name, options.iter().copied().chain([format!("{name}@{snapshot}").as_str()]))
 }
 
+/// Waits, for a while, until the pool of a dataset has given back what was destroyed: it does so in the background, over
+/// several transaction groups, and until then a full pool is full.
+pub fn wait_until_freed(name: &str) -> Result<(), Fault> {
+    let pool = name.split('/').next().unwrap_or(name);
+    let begin = Instant::now();
+    while begin.elapsed() < FREEING {
+        sync_pool(name)?;
+        let left = command::run("zpool", ["get", "-Hpo", "value", "freeing", pool])?.map_err(|failed| fault(name, &failed))?;
+        if left.trim() == "0" {
+            // Freed blocks are used again two transaction groups later (TXG_DEFER_SIZE).
+            return sync_pool(name).and_then(|()| sync_pool(name));
+        }
+        sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
 /// Writes out what the pool holds in memory: a write of another process counts in `written@` only after that.
 pub fn sync_pool(name: &str) -> Result<(), Fault> {
     let pool = name.split('/').next().unwrap_or(name);
@@ -262,6 +332,21 @@ pub fn send(since: Option<&str>, until: &str) -> Result<(Running, ChildStdout), 
 /// Guid of a bookmark's snapshot, and the transaction group in which that was made. Takes a full name, `POOL/VOLUME#BOOKMARK`.
 pub fn bookmark(full: &str) -> Result<(ZfsGuid, u64), Fault> {
     Ok((property(full, "guid")?, property(full, "createtxg")?))
+}
+
+/// The tags of all holds on these snapshots of a dataset: a snapshot and a tag each.
+pub fn holds(name: &str, snapshots: &[&str]) -> Result<Vec<(String, String)>, Fault> {
+    if snapshots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let full = snapshots.iter().map(|snapshot| format!("{name}@{snapshot}"));
+    let text = command::run("zfs", ["holds", "-H"].map(str::to_owned).into_iter().chain(full))?
+        .map_err(|failed| fault(name, &failed))?;
+    let hold = |line: &str| {
+        let (of, rest) = line.split_once('\t')?;
+        Some((of.strip_prefix(name)?.strip_prefix('@')?.to_owned(), rest.split('\t').next()?.to_owned()))
+    };
+    Ok(text.lines().filter_map(hold).collect())
 }
 
 /// Destroys one snapshot.

@@ -3,29 +3,29 @@
 use std::io::{self, Write};
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image, Trailer, Writer};
+use crate::format::{Header, Image, Object, Trailer, Writer};
 use crate::state::{Class, Fault, Receipt};
 
 /// The stream on an output. END is written by commit and by nothing else.
-pub struct Encoder<W: Write>(Stage<W>);
+pub struct Encoder<W: Write, O: Object = Image>(Stage<W, O>);
 
-enum Stage<W: Write> {
+enum Stage<W: Write, O: Object> {
     Waiting(W),
-    Writing(Box<Writer<W>>),
+    Writing(Box<Writer<W, O>>),
     Broken,
 }
 
 /// A stream that was sealed and written.
 #[derive(Debug)]
-pub struct Sealed {
-    proof: Proof,
+pub struct Sealed<O = Image> {
+    proof: Proof<O>,
     /// What HEADER says: a filter may have begun another stream than the source.
     header: Header,
     /// What END says.
     pub trailer: Trailer,
 }
 
-impl Sealed {
+impl<O: Object> Sealed<O> {
     /// What the sender says of it.
     pub fn receipt(&self, tool: &str, source: &str) -> Receipt {
         let Sealed { proof, header, trailer } = self;
@@ -40,31 +40,31 @@ impl Sealed {
     }
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write, O: Object> Encoder<W, O> {
     /// Writes to this output.
-    pub fn new(output: W) -> Encoder<W> {
+    pub fn new(output: W) -> Encoder<W, O> {
         Encoder(Stage::Waiting(output))
     }
 }
 
-impl<W: Write> Sink for Encoder<W> {
-    type Done = Sealed;
+impl<W: Write, O: Object> Sink<O> for Encoder<W, O> {
+    type Done = Sealed<O>;
 
-    fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
+    fn begin(&mut self, header: &Header, object: &O) -> Result<(), Fault> {
         if let Stage::Waiting(output) = std::mem::replace(&mut self.0, Stage::Broken) {
-            self.0 = Stage::Writing(Box::new(Writer::begin(output, header, image).map_err(failed)?));
+            self.0 = Stage::Writing(Box::new(Writer::begin(output, header, object).map_err(failed)?));
         }
         Ok(())
     }
 
-    fn change(&mut self, change: Change) -> Result<(), Fault> {
+    fn change(&mut self, change: O::Change) -> Result<(), Fault> {
         match &mut self.0 {
             Stage::Writing(writer) => writer.change(&change).map_err(failed),
             Stage::Waiting(_) | Stage::Broken => Err(out_of_turn()),
         }
     }
 
-    fn commit(self, proof: Proof) -> Result<Sealed, Fault> {
+    fn commit(self, proof: Proof<O>) -> Result<Sealed<O>, Fault> {
         match self.0 {
             Stage::Writing(writer) => {
                 let header = writer.header().clone();

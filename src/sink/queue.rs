@@ -23,9 +23,21 @@ pub struct WriteQueue {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// That every change pushed to a [`WriteQueue`] is on the device for good: a sink records nothing without it.
+/// That every change pushed to a queue is on the target for good: a sink records nothing without it.
 #[derive(Debug)]
 pub struct Durable(());
+
+impl Durable {
+    /// For a queue that has waited for all of its writes and flushed them.
+    pub(super) fn after_flush() -> Durable {
+        Durable(())
+    }
+
+    /// For a device whose writes have all ended: makes them so.
+    pub(super) fn sync(device: &Device) -> Result<Durable, Fault> {
+        device.sync().map(Durable)
+    }
+}
 
 struct Shared {
     device: Arc<Device>,
@@ -73,15 +85,19 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Waits until everything was applied, makes it durable, and lets go of the device. A queue that is dropped instead gives
-    /// up what waits.
+    /// The same as [`WriteQueue::settle`], and lets go of the device. A queue that is dropped instead gives up what waits.
     pub fn finish(self) -> Result<Durable, Fault> {
-        self.drain()?;
-        self.shared.device.sync()?;
-        Ok(Durable(()))
+        self.settle()
     }
 
-    fn drain(&self) -> Result<(), Fault> {
+    /// Waits until everything was applied, and makes it durable.
+    pub fn settle(&self) -> Result<Durable, Fault> {
+        self.drain()?;
+        Durable::sync(&self.shared.device)
+    }
+
+    /// Waits until everything was applied.
+    pub fn drain(&self) -> Result<(), Fault> {
         let state = self.shared.wait_while(|state| state.failed.is_none() && (!state.waiting.is_empty() || state.under_way > 0));
         state.failed.clone().map_or(Ok(()), Err)
     }

@@ -32,7 +32,7 @@ impl<R: Read> Source for RawBytes<R> {
         &self.header
     }
 
-    fn image(&self) -> &Image {
+    fn object(&self) -> &Image {
         &self.image
     }
 

@@ -75,7 +75,7 @@ impl<R: Read> Source for RbdDiff<R> {
         &self.header
     }
 
-    fn image(&self) -> &Image {
+    fn object(&self) -> &Image {
         &self.image
     }
 

@@ -1,14 +1,34 @@
 //! Which state a source and a target both have: what the next increment begins from.
 
-use super::{Class, Fault, Head, Standing, State, StateList};
+use super::{Checkpoint, Class, Fault, Head, Standing, State, StateList};
 
-/// The newest of the target's states that the source can still send an increment from.
+/// What the next stream begins from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common<'a> {
+    /// The target is new: from nothing.
+    New,
+    /// From this state, the newest of the target's that the source can still send an increment from.
+    State(&'a State),
+    /// From where an unfinished run was cut.
+    Resume(&'a Checkpoint),
+}
+
+/// What a source that offers these states and the target have in common.
 ///
-/// `None`: the target is new, so the next stream is a whole one. A target that holds something, but none of the offered
-/// states, is an error and never `None`: a failure must not look like a new target and ask for terabytes. Except where an
+/// A target that holds something, but none of the offered
+/// states, is an error and never taken for a new one: a failure must not look like a new target and ask for terabytes. Except where an
 /// unfinished run left nothing to go on from: on a target that cannot go back, only the same run once more or a whole
 /// stream can heal it.
-pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'a State>, Fault> {
+pub fn common<'a>(standing: &'a Standing, offered: &'a StateList) -> Result<Common<'a>, Fault> {
+    let is_offered = |wanted| offered.newest(|id| id == wanted).is_some();
+    match &standing.checkpoint {
+        Some(resumable) if resumable.checkpoint.states().all(is_offered) => Ok(Common::Resume(&resumable.checkpoint)),
+        _ => finished(standing, offered).map(|found| found.map_or(Common::New, Common::State)),
+    }
+}
+
+/// The newest common state, as if no unfinished run could go on. `None`: the target is new.
+fn finished<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'a State>, Fault> {
     let found = standing.marks.iter().rev().find_map(|held| offered.newest(|id| held.ids.contains(&id)));
     if let (Head::Receiving(run), false) = (&standing.head, standing.way_back) {
         let same_again = offered.states.last().is_some_and(|newest| run.to == Some(newest.id));
@@ -37,7 +57,7 @@ pub fn common<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<
 mod tests {
     use super::*;
     use crate::format::Id;
-    use crate::state::{Held, Unfinished};
+    use crate::state::{Content, Held, Resumable, Unfinished};
 
     #[test]
     fn an_error_never_looks_like_a_new_target() {
@@ -47,10 +67,17 @@ mod tests {
         let held = |n: u8| Held { ids: vec![id(n)], name: format!("m{n}") };
         let run = Head::Receiving(Unfinished { stream: id(9), from: None, to: None });
         let answer = |head: &Head, marks: &[u8]| {
-            let standing =
-                Standing { head: head.clone(), marks: marks.iter().map(|n| held(*n)).collect(), above: vec![], way_back: true };
+            let standing = Standing {
+                head: head.clone(),
+                marks: marks.iter().map(|n| held(*n)).collect(),
+                above: vec![],
+                way_back: true,
+                checkpoint: None,
+            };
             match common(&standing, &offered) {
-                Ok(found) => found.map_or("new".to_owned(), |state| String::from_utf8_lossy(&state.name).into_owned()),
+                Ok(Common::New) => "new".to_owned(),
+                Ok(Common::State(state)) => String::from_utf8_lossy(&state.name).into_owned(),
+                Ok(Common::Resume(checkpoint)) => checkpoint.token(),
                 Err(fault) => fault.class.word().to_owned(),
             }
         };
@@ -64,8 +91,32 @@ mod tests {
         // Without a way back: the very run that was cut, or a whole stream.
         for (to, expected) in [(Some(id(3)), Some(2)), (Some(id(4)), None), (None, None)] {
             let head = Head::Receiving(Unfinished { stream: id(9), from: Some(id(2)), to });
-            let standing = Standing { head, marks: vec![held(2)], above: vec![], way_back: false };
-            assert_eq!(common(&standing, &offered).unwrap().map(|state| state.id), expected.map(id), "{to:?}");
+            let standing = Standing { head, marks: vec![held(2)], above: vec![], way_back: false, checkpoint: None };
+            let answer = common(&standing, &offered).unwrap();
+            let expected = expected.and_then(|n| offered.newest(|state| state == id(n)));
+            assert_eq!(answer, expected.map_or(Common::New, Common::State), "{to:?}");
         }
+    }
+
+    #[test]
+    fn a_run_goes_on_only_where_all_that_it_needs_is_offered() {
+        let id = |n: u8| Id::derive("t", &[&[n]]);
+        let state = |n: u8| State { id: id(n), seconds: 0, bytes: 0, name: format!("s{n}").into_bytes() };
+        let list = |ids: &[u8]| StateList { states: ids.iter().map(|n| state(*n)).collect() };
+        let cut = Checkpoint::begin(Some(id(1)), 9, 9).written(5, Content::State(id(2)));
+        let held = |id, name: &str| Held { ids: vec![id], name: name.to_owned() };
+        let resumable = Resumable { held: held(cut.id(), "checkpoint"), checkpoint: cut.clone(), above: vec![] };
+        let run = Unfinished { stream: id(9), from: Some(id(1)), to: Some(id(2)) };
+        let standing = Standing {
+            head: Head::Receiving(run),
+            marks: vec![held(id(1), "m1")],
+            above: vec![],
+            way_back: true,
+            checkpoint: Some(resumable),
+        };
+        assert_eq!(common(&standing, &list(&[1, 2, 3])), Ok(Common::Resume(&cut)));
+        let offered = list(&[1, 3]);
+        assert_eq!(common(&standing, &offered), Ok(Common::State(&offered.states[0])), "what it led to is gone");
+        assert_eq!(common(&standing, &list(&[2, 3])).unwrap_err().class, Class::NoCommon);
     }
 }

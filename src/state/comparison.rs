@@ -4,7 +4,8 @@ use std::io::Read;
 
 use super::Fault;
 use super::content::Block;
-use super::manifest::{BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestReader, grain_digest};
+use super::cursor::ManifestCursor;
+use super::manifest::{BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, grain_digest};
 use crate::format::wire::BLOCK;
 
 /// Compares an image, block by block, with what a manifest describes.
@@ -13,9 +14,7 @@ use crate::format::wire::BLOCK;
 /// of the described image reads as zero. Nothing that was told may be relied on before [`Comparison::finish`], which
 /// finds out whether the manifest was whole.
 pub struct Comparison<R: Read> {
-    manifest: ManifestReader<R>,
-    /// Blocks of zeros that the manifest told of and that were not compared yet.
-    zeros: u64,
+    described: ManifestCursor<R>,
     /// Everything before this offset was compared.
     at: u64,
     /// Exact size in bytes of the image that is compared.
@@ -25,7 +24,12 @@ pub struct Comparison<R: Read> {
 impl<R: Read> Comparison<R> {
     /// An image beside this manifest.
     pub fn new(manifest: ManifestReader<R>) -> Comparison<R> {
-        Comparison { manifest, zeros: 0, at: 0, size: 0 }
+        Comparison { described: ManifestCursor::new(manifest), at: 0, size: 0 }
+    }
+
+    /// What the manifest is of.
+    pub fn header(&self) -> ManifestHeader {
+        self.described.header()
     }
 
     /// The image has `size` bytes.
@@ -42,27 +46,20 @@ impl<R: Read> Comparison<R> {
     /// that differs, ascending.
     pub fn block(&mut self, block: &Block<'_>, differs: &mut impl FnMut(u64, u64) -> Result<(), Fault>) -> Result<(), Fault> {
         match *block {
-            Block::Full { leaf, bytes } => match self.described()? {
-                Some(other) if other.leaf == leaf => Ok(()),
-                Some(other) => self.grains(bytes, &other.grains, differs),
-                None => self.grains(bytes, &[[0; 16]; BLOCK / FINE_GRAIN], differs),
+            Block::Full { leaf, bytes } => match self.described.next(1)? {
+                Entry::Full(other) if other.leaf == leaf => Ok(()),
+                Entry::Full(other) => self.grains(bytes, &other.grains, differs),
+                Entry::Zeros(_) => self.grains(bytes, &[[0; 16]; BLOCK / FINE_GRAIN], differs),
             }
             .map(|()| self.at += BLOCK as u64),
             Block::Zeros(mut count) => {
                 while count > 0 {
-                    match self.described()? {
-                        Some(other) => {
-                            self.grains_of_zeros(&other, differs)?;
-                            self.at += BLOCK as u64;
-                            count -= 1;
-                        }
-                        None => {
-                            let same = 1 + self.zeros.min(count - 1);
-                            self.zeros -= same - 1;
-                            self.at += same * BLOCK as u64;
-                            count -= same;
-                        }
-                    }
+                    let passed = match self.described.next(count)? {
+                        Entry::Full(other) => self.grains_of_zeros(&other, differs).map(|()| 1)?,
+                        Entry::Zeros(same) => same,
+                    };
+                    self.at += passed * BLOCK as u64;
+                    count -= passed;
                 }
                 Ok(())
             }
@@ -71,21 +68,7 @@ impl<R: Read> Comparison<R> {
 
     /// After the last block: what the manifest says at its end. It is read to there.
     pub fn finish(self) -> Result<ManifestEnd, Fault> {
-        self.manifest.verify().map(|(_, end)| end)
-    }
-
-    /// The manifest's next block; `None`: zeros.
-    fn described(&mut self) -> Result<Option<BlockDigest>, Fault> {
-        if self.zeros == 0 {
-            match self.manifest.entry()? {
-                Some(Entry::Full(digest)) => return Ok(Some(digest)),
-                Some(Entry::Zeros(count)) => self.zeros = count,
-                // Behind its end.
-                None => self.zeros = u64::MAX,
-            }
-        }
-        self.zeros -= 1;
-        Ok(None)
+        self.described.finish()
     }
 
     /// A block whose leaf differs.

@@ -100,6 +100,18 @@ impl RootHasher {
         RootHasher(root)
     }
 
+    /// A digest that has such blocks in it, too.
+    pub(super) fn beginning_with(prefix: &[u8]) -> RootHasher {
+        let mut root = RootHasher(blake3::Hasher::new());
+        root.update(prefix);
+        root
+    }
+
+    /// What is no block.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
     /// The next block, or blocks of zeros.
     pub fn block(&mut self, block: &Block<'_>) {
         match *block {

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use crate::format::{Damage, ReadError};
 
 /// The class of a failure: the word in brackets at the end of a message, and the exit code that goes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     /// The stream is damaged or incomplete (exit 3).
     Stream(Damage),
@@ -50,6 +52,8 @@ pub enum Class {
     Vanished,
     /// A kind of source or target that is refused by name (exit 4).
     Unsupported,
+    /// A key may not give this command (exit 4).
+    Forbidden,
     /// No such source, snapshot or target (exit 4).
     NotFound,
     /// There is something of that name already (exit 4).
@@ -87,6 +91,7 @@ impl Class {
             Class::Changed => "changed",
             Class::Vanished => "vanished",
             Class::Unsupported => "unsupported",
+            Class::Forbidden => "forbidden",
             Class::NotFound => "not-found",
             Class::Exists => "exists",
             Class::TooSmall => "too-small",
@@ -113,6 +118,7 @@ impl Class {
             | Class::Changed
             | Class::Vanished
             | Class::Unsupported
+            | Class::Forbidden
             | Class::NotFound
             | Class::Exists
             | Class::TooSmall => 4,
@@ -123,7 +129,7 @@ impl Class {
 }
 
 /// A failure as the user will see it: what, of which class, and what may help.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Its class.
     pub class: Class,

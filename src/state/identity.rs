@@ -3,7 +3,7 @@
 //! Names and times are never part of an id: a renamed image is the same image, a snapshot made anew under an old name is
 //! another one. `tests/vectors/identities.tsv` holds a vector for each function.
 
-use crate::format::{Digest, Id};
+use crate::format::{Digest, Id, Time};
 
 /// What makes an RBD image this one.
 #[derive(Clone, Copy, Debug)]
@@ -65,4 +65,26 @@ pub fn file_source() -> Id {
 /// The content of an image file or plain device, by its content root.
 pub fn file_state(root: Digest) -> Id {
     Id::derive("file-content", &[&root.0])
+}
+
+/// A directory on CephFS: the cluster's fsid as text, and its inode number of 48 bits.
+pub fn cephfs_source(fsid: &str, inode: u64) -> Id {
+    Id::derive("cephfs-directory", &[fsid.as_bytes(), &inode.to_le_bytes()])
+}
+
+/// A directory on CephFS as it was in a snapshot: by when that was taken, to the nanosecond, by the clock of the client that
+/// took it. A mount does not tell the snapshot's number.
+pub fn cephfs_state(fsid: &str, inode: u64, taken: Time) -> Id {
+    let time = [&taken.seconds.cast_unsigned().to_le_bytes()[..], &taken.nanoseconds.to_le_bytes()].concat();
+    Id::derive("cephfs-snapshot", &[fsid.as_bytes(), &inode.to_le_bytes(), &time])
+}
+
+/// Any directory tree: like a file it has no identity but its content, so all are of one source.
+pub fn tree_source() -> Id {
+    Id::derive("tree", &[])
+}
+
+/// The content of a directory tree, by its root: tree-stream(5), "TREE ROOT".
+pub fn tree_state(root: Digest) -> Id {
+    Id::derive("tree-content", &[&root.0])
 }

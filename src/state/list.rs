@@ -121,7 +121,8 @@ pub(crate) fn escape(name: &[u8]) -> String {
     out
 }
 
-fn unescape(text: &str) -> Option<Vec<u8>> {
+/// What [`escape`] made of a name; `None` if it is none, or empty.
+pub(super) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -122,16 +122,24 @@ impl<W: Write> ManifestWriter<W> {
 
     /// The next block, or blocks of zeros.
     pub fn block(&mut self, block: &Block<'_>) -> io::Result<()> {
-        self.root.block(block);
         match *block {
-            Block::Zeros(count) => {
+            Block::Zeros(count) => self.entry(&Entry::Zeros(count)),
+            Block::Full { leaf, bytes } => self.entry(&Entry::Full(BlockDigest::of(leaf, bytes, self.header.fine))),
+        }
+    }
+
+    /// The same as another manifest told it, which must be as fine as this one.
+    pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match entry {
+            Entry::Zeros(count) => {
+                self.root.block(&Block::Zeros(*count));
                 self.close_full()?;
                 self.zeros += count;
                 self.blocks += count;
             }
-            Block::Full { leaf, bytes } => {
+            Entry::Full(digest) => {
+                self.root.block(&Block::Full { leaf: digest.leaf, bytes: &[] });
                 self.close_zeros()?;
-                let digest = BlockDigest::of(leaf, bytes, self.header.fine);
                 self.full.extend(digest.leaf.0);
                 self.full.extend(digest.grains.as_flattened());
                 let short = if self.header.fine { GRAINS - digest.grains.len() } else { 0 };

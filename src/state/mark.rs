@@ -1,39 +1,61 @@
 //! The records that a target keeps beside its content: one line of `key=value` words each.
 //!
 //! A [`Mark`] is set on a snapshot in the act that makes the snapshot; a [`Run`] says on the target itself that a run is
-//! under way. Both carry the guid of what they were written on, because properties travel to places where they lie
-//! (children, clones, replicas, foreign snapshots inherit them).
+//! under way. Both carry the identity of what they were written on, because properties travel to places where they lie
+//! (children, clones, replicas, foreign snapshots inherit them; `rbd cp` takes image metadata along).
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::str::FromStr;
 
-use super::ZfsGuid;
+use super::list::{escape, unescape};
+use super::{Checkpoint, Class, Fault, ZfsGuid};
 use crate::format::{Digest, Id};
+
+/// What a record is bound to: found on anything else, it says nothing.
+pub trait Home: FromStr + Display {
+    /// What the record calls it.
+    const WORD: &'static str;
+}
+
+/// The guid of a dataset.
+impl Home for ZfsGuid {
+    const WORD: &'static str = "dataset";
+}
+
+/// The id of an RBD image.
+impl Home for String {
+    const WORD: &'static str = "image";
+}
 
 /// What a snapshot stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Guid of the dataset that the snapshot was made of.
-    pub dataset: ZfsGuid,
+pub struct Mark<H = ZfsGuid> {
+    /// What the snapshot was made of.
+    pub home: H,
     /// Id of the source.
     pub source: Id,
     /// Id of the state that was received.
     pub state: Id,
+    /// Ids of other states that were proved to hold the same: of the same image in another cluster, after it had to move.
+    pub aliases: Vec<Id>,
     /// Exact size of the image in bytes; the volume may be larger, its rest is zero.
     pub size: u64,
     /// Digest of the stream that brought it.
     pub digest: Digest,
+    /// Content root of the image, read back from the target before the snapshot was made; `None`: nobody asked for it.
+    pub root: Option<Digest>,
     /// The name that the snapshot is to have.
     pub name: String,
 }
 
 /// An unfinished run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Guid of the dataset that is being written.
-    pub dataset: ZfsGuid,
-    /// Guid of the newest mark below; `None` when there is none.
-    pub newest_mark: Option<ZfsGuid>,
+pub struct Run<H = ZfsGuid> {
+    /// What is being written.
+    pub home: H,
+    /// The newest mark below: guid of the ZFS snapshot, or number of the RBD snapshot. `None` when there is none.
+    pub newest_mark: Option<u64>,
     /// Id of the stream.
     pub stream: Id,
     /// The state it begins from; `None` for a whole stream.
@@ -42,49 +64,107 @@ pub struct Run {
     pub to: Option<Id>,
 }
 
+/// A snapshot that an unfinished run can go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause<H = ZfsGuid> {
+    /// What the snapshot was made of.
+    pub home: H,
+    /// What it holds.
+    pub checkpoint: Checkpoint,
+}
+
 /// The first word of each record: its version.
 const VERSION: &str = "1";
 
-impl Mark {
+impl<H> Mark<H> {
+    /// All ids that it goes by.
+    pub fn ids(&self) -> Vec<Id> {
+        std::iter::once(self.state).chain(self.aliases.iter().copied()).collect()
+    }
+
+    /// Compares the content root with that of what the snapshot holds, which is read only if there is something to compare.
+    pub fn check_root(&self, read: impl FnOnce() -> Result<Digest, Fault>) -> Result<(), Fault> {
+        let Some(root) = self.root else {
+            return Err(Fault::new(Class::NotFound, format!("the mark {} has no content root to compare with", self.name))
+                .hint("marks get one when zvol-apply is run with --manifest FILE")
+                .hint(
+                    "for this one take it at the source: extent-digest --root; then of the mark: extent-digest --expect ROOT",
+                ));
+        };
+        match read()? {
+            found if found == root => Ok(()),
+            found => Err(Fault::new(Class::Differs, format!("{} holds content with the root {found}, not {root}", self.name))),
+        }
+    }
+}
+
+impl<H: Home> Mark<H> {
     /// The record as one line of text.
     pub fn to_text(&self) -> String {
-        let Mark { dataset, source, state, size, digest, name } = self;
-        format!("v={VERSION} dataset={dataset} source={source} state={state} size={size} digest={digest} name={name}")
+        let Mark { home, source, state, aliases, size, digest, root, name } = self;
+        let aliases: Vec<String> = aliases.iter().map(Id::to_string).collect();
+        let aliases = if aliases.is_empty() { String::new() } else { format!(" aliases={}", aliases.join(",")) };
+        let root = root.map(|root| format!(" root={root}")).unwrap_or_default();
+        // Between the words are spaces, and the name of an RBD snapshot may hold some.
+        let name = escape(name.as_bytes());
+        let content = format!("size={size} digest={digest}{root}");
+        format!("v={VERSION} {}={home} source={source} state={state}{aliases} {content} name={name}", H::WORD)
     }
 
     /// Reads a record; `None` when it is not one.
-    pub fn parse(text: &str) -> Option<Mark> {
+    pub fn parse(text: &str) -> Option<Mark<H>> {
         let words = Words::parse(text)?;
         Some(Mark {
-            dataset: words.get("dataset")?,
+            home: words.get(H::WORD)?,
             source: words.get("source")?,
             state: words.get("state")?,
+            aliases: match words.0.get("aliases") {
+                Some(aliases) => aliases.split(',').map(|id| id.parse().ok()).collect::<Option<_>>()?,
+                None => Vec::new(),
+            },
             size: words.get("size")?,
             digest: words.get("digest")?,
-            name: words.get("name")?,
+            root: match words.0.get("root") {
+                Some(root) => Some(root.parse().ok()?),
+                None => None,
+            },
+            name: String::from_utf8(unescape(words.0.get("name")?)?).ok()?,
         })
     }
 }
 
-impl Run {
+impl<H: Home> Run<H> {
     /// The record as one line of text.
     pub fn to_text(&self) -> String {
         let id = |id: Option<Id>| id.map_or("-".to_owned(), |id| id.to_string());
         let newest = self.newest_mark.map_or("-".to_owned(), |guid| guid.to_string());
-        let (from, to) = (id(self.from), id(self.to));
-        format!("v={VERSION} dataset={} newest={newest} stream={} from={from} to={to}", self.dataset, self.stream)
+        let (from, to, home) = (id(self.from), id(self.to), &self.home);
+        format!("v={VERSION} {}={home} newest={newest} stream={} from={from} to={to}", H::WORD, self.stream)
     }
 
     /// Reads a record; `None` when it is not one.
-    pub fn parse(text: &str) -> Option<Run> {
+    pub fn parse(text: &str) -> Option<Run<H>> {
         let words = Words::parse(text)?;
         Some(Run {
-            dataset: words.get("dataset")?,
+            home: words.get(H::WORD)?,
             newest_mark: words.optional("newest")?,
             stream: words.get("stream")?,
             from: words.optional("from")?,
             to: words.optional("to")?,
         })
+    }
+}
+
+impl<H: Home> Pause<H> {
+    /// The record as one line of text.
+    pub fn to_text(&self) -> String {
+        format!("v={VERSION} {}={} checkpoint={}", H::WORD, self.home, self.checkpoint)
+    }
+
+    /// Reads a record; `None` when it is not one.
+    pub fn parse(text: &str) -> Option<Pause<H>> {
+        let words = Words::parse(text)?;
+        Some(Pause { home: words.get(H::WORD)?, checkpoint: words.get("checkpoint")? })
     }
 }
 
@@ -106,6 +186,16 @@ impl<'a> Words<'a> {
             text => text.parse().ok().map(Some),
         }
     }
+}
+
+/// The name that a mark of this state will have on the target: `plain`, which the source's name became, unless it does not
+/// fit. The id decides what a snapshot is, never its name.
+pub fn choose_name(plain: &str, state: Id, fits: impl Fn(&str) -> bool) -> String {
+    let short = state.short();
+    let candidates = [plain.to_owned(), format!("{plain}.{short}"), format!("siphon-{short}")];
+    let numbered = (2_u64..).map(|n| format!("siphon-{short}.{n}"));
+    // The numbers do not end, and only finitely many names do not fit.
+    candidates.into_iter().chain(numbered).find(|name| fits(name)).unwrap_or_default()
 }
 
 /// A source's name as a ZFS snapshot name: every byte that ZFS refuses, and `%`, becomes `_XX`… in hexadecimal.
@@ -134,21 +224,56 @@ mod tests {
     fn records_read_back_as_written() {
         let id = |n: u8| Id::derive("t", &[&[n]]);
         let mark = Mark {
-            dataset: u64::MAX,
+            home: u64::MAX,
             source: id(1),
             state: id(2),
+            aliases: vec![],
             size: 10_485_761,
             digest: Digest([7; 32]),
+            root: None,
             name: "mon".into(),
         };
-        assert_eq!(Mark::parse(&mark.to_text()), Some(mark));
+        assert_eq!(Mark::<u64>::parse(&mark.to_text()), Some(mark.clone()));
+        let Mark { source, state, size, digest, name, .. } = mark;
+        let name = format!("{name} 50% zürich v=2");
+        let root = Some(Digest([0xab; 32]));
+        let mark = Mark { home: "5e2b".to_owned(), source, state, aliases: vec![id(5), id(6)], size, digest, root, name };
+        assert_eq!(Mark::parse(&mark.to_text()), Some(mark.clone()));
+        assert_eq!(Mark::<u64>::parse(&mark.to_text()), None, "of another system");
         for (newest_mark, from, to) in [(None, None, None), (Some(5), Some(id(3)), Some(id(4)))] {
-            let run = Run { dataset: 1, newest_mark, stream: id(9), from, to };
-            assert_eq!(Run::parse(&run.to_text()), Some(run));
+            let run = Run { home: 1, newest_mark, stream: id(9), from, to };
+            assert_eq!(Run::<u64>::parse(&run.to_text()), Some(run));
         }
         for bad in ["", "v=2 dataset=1", "v=1", "v=1 dataset=-1 newest=- stream=x from=- to=-", "-"] {
-            assert_eq!((Mark::parse(bad), Run::parse(bad)), (None, None), "{bad}");
+            assert_eq!((Mark::<u64>::parse(bad), Run::<u64>::parse(bad)), (None, None), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_mark_of_before_there_were_roots_still_is_one() {
+        let (source, state, digest) = ("1".repeat(32), "2".repeat(32), "3".repeat(64));
+        let before = format!("v=1 dataset=7 source={source} state={state} size=4096 digest={digest} name=mon");
+        let mark = Mark::<u64>::parse(&before).unwrap();
+        assert_eq!((mark.root, mark.size, mark.name.as_str()), (None, 4096, "mon"));
+        assert_eq!(mark.to_text(), before, "and nothing is added to it");
+        let root = Digest([0xab; 32]);
+        let with_root = Mark { root: Some(root), ..mark }.to_text();
+        assert!(with_root.contains(&format!(" root={root} ")), "{with_root}");
+        assert_eq!(Mark::<u64>::parse(&with_root).unwrap().root, Some(root));
+        assert_eq!(Mark::<u64>::parse(&with_root.replace("root=ab", "root=xy")), None, "a root that is none");
+    }
+
+    #[test]
+    fn a_root_is_compared_with_what_is_there() {
+        let id = Id::derive("t", &[b"1"]);
+        let digest = Digest([7; 32]);
+        let root = Some(Digest([8; 32]));
+        let mark = Mark { home: 1_u64, source: id, state: id, aliases: vec![], size: 9, digest, root, name: "mon".into() };
+        assert_eq!(mark.check_root(|| Ok(Digest([8; 32]))), Ok(()));
+        assert_eq!(mark.check_root(|| Ok(digest)).unwrap_err().class, Class::Differs);
+        let read = || panic!("read for nothing");
+        let without = Mark { root: None, ..mark }.check_root(read).unwrap_err();
+        assert!(without.class == Class::NotFound && without.hints.iter().any(|hint| hint.contains("--manifest")), "{without:?}");
     }
 
     #[test]

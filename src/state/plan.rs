@@ -57,6 +57,14 @@ impl Plan {
         Plan { condition: Some(Condition { refusal, newest }), ..Plan::new(Act::Already) }
     }
 
+    /// What a dry run says of it.
+    pub fn would(&self) -> String {
+        match &self.roll_back {
+            Some(held) => format!("would go back to {}; then {}", held.name, self.act.would()),
+            None => self.act.would().to_owned(),
+        }
+    }
+
     /// At the stream's end, which says where it leads: refuses what could not be refused before.
     pub fn check_end(&self, to: Option<Id>) -> Result<(), Fault> {
         match &self.condition {

@@ -28,6 +28,12 @@ pub struct Receipt {
     pub data_bytes: u64,
     /// Bytes that ZERO extents held.
     pub zero_bytes: u64,
+    /// Entries and links of a tree that were carried out.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub entries: u64,
+    /// Entries of a tree that are not in all as the stream says, because what is not was left alone or cannot be set.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub unset: u64,
     /// Last link of the stream's digest chain.
     pub digest: String,
     /// The target was in this state already, and nothing was written.
@@ -42,6 +48,11 @@ pub struct Receipt {
     /// The snapshot has its final name and is a mark.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub marked: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A receipt is a few hundred bytes; nothing near this.

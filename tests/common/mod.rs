@@ -5,8 +5,13 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 pub mod apply;
+pub mod chance;
 pub mod loop_device;
+pub mod nights;
+pub mod outside;
 pub mod streams;
+pub mod tree_nights;
+pub mod tree_streams;
 
 /// Runs a tool with this on its standard input.
 pub fn piped(program: &str, args: &[&str], input: &[u8]) -> Output {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// A source of given changes. Its states have ids of their own, as snapshots do.
 pub struct Given {
     pub header: Header,
-    image: Image,
+    pub image: Image,
     changes: std::vec::IntoIter<Change>,
 }
 
@@ -31,7 +31,7 @@ impl Source for Given {
     fn header(&self) -> &Header {
         &self.header
     }
-    fn image(&self) -> &Image {
+    fn object(&self) -> &Image {
         &self.image
     }
     fn change(&mut self) -> Result<Option<Change>, Fault> {

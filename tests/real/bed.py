@@ -9,6 +9,7 @@ A test is a function named as a promise, under @test. It takes nothing and fails
     main("zfs")
 """
 import argparse
+import ctypes
 import hashlib
 import os
 import random
@@ -64,6 +65,24 @@ def vm(command, check=True, timeout=180, **more):
     result = Result(command, done.returncode, done.stdout, done.stderr)
     assert not check or result.code == 0, str(result)
     return result
+
+
+def tank():
+    """Makes the guest's pool, if no test on this bed has yet. It is mounted nowhere: a file system in it names its own place."""
+    if "tank" not in vm("zpool list -H -o name", check=False).out.split():
+        vm("zpool create -O compression=off -O mountpoint=none tank /dev/ubda")
+
+
+def enter_ceph():
+    """Moves this process into the bed's network, with the environment that leads to its Ceph."""
+    clone_newnet = 0x40000000
+    there = os.environ["LAB_DIR"]
+    with open(f"{there}/net/ns") as network:  # held open it could not be taken down
+        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), clone_newnet):
+            raise OSError(ctypes.get_errno(), "setns")
+    for line in Path(there, "ceph/env.sh").read_text().splitlines():
+        name, value = line.removeprefix("export ").split("=", 1)
+        os.environ[name] = value
 
 
 def refused(result, code, word):

@@ -27,7 +27,7 @@ head -c $((3000000 + DAY * 4321)) /dev/urandom >var/tmp/new.DAY
 date >>var/log/days; dd if=/dev/urandom of=var/lib/dpkg/status bs=1000 seek=$((DAY * 3)) count=2 conv=notrunc status=none
 mkdir -p home/user.DAY; ln -s ../user.1 home/user.DAY/link; chown -R 1000:1000 home/user.DAY
 cd /; sync -f /mnt/root
-[ $((DAY % 2)) = 1 ] || fstrim /mnt/root
+[ $((DAY % 2)) = 0 ] || fstrim /mnt/root
 umount /mnt/root
 """
 
@@ -42,17 +42,18 @@ umount /mnt/copy
 
 @test
 def twelve_generations_of_a_debian_are_equal():
-    lab()
+    # Before lab(): the bed's network has no mirror of Debian in it.
     root = run("scripts/lab/debian-root", cwd=bed.ROOT, timeout=900, check=False)
     if root.code == 77:
         raise bed.Skipped(root.err.strip())
     assert root.code == 0, root
     root = root.out.strip()
     print("    file system:", root.rsplit("/", 1)[-1], flush=True)
+    lab()
     image = Image(create=False)
     run(f"rbd import --no-progress {root} {image.path}")
     image.resize(ROOT + 24 * MiB + 12345)
-    nights = NIGHTS if bed.options.full else 4
+    nights = NIGHTS if bed.options.full else 2
     for day in range(1, nights + 1):
         if day > 1:
             in_guest(image, DAY.replace("DAY", str(day - 1)))

@@ -10,7 +10,6 @@
         image.by_hand("--replace")               # as the refusal advises; both sides are equal
 """
 import contextlib
-import ctypes
 import functools
 import hashlib
 import itertools
@@ -25,7 +24,6 @@ import bed
 from bed import refused, run, same, vm
 
 MiB = 1 << 20
-CLONE_NEWNET = 0x40000000
 
 # The contract. Nothing in it knows that it is tested: `date` and `ssh` come from a directory on PATH.
 LINES = """set -eu -o pipefail
@@ -60,13 +58,8 @@ exec /usr/bin/ssh -F CONFIG ${DEAD:+-o ControlPath=none -o Port=1} "$@"
 @functools.cache
 def lab():
     """Moves into the bed's network, connects, prepares both ends; gives librbd's module and a pool."""
+    bed.enter_ceph()
     there = os.environ["LAB_DIR"]
-    with open(f"{there}/net/ns") as network:  # held open it could not be taken down
-        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
-    for line in Path(there, "ceph/env.sh").read_text().splitlines():
-        name, value = line.removeprefix("export ").split("=", 1)
-        os.environ[name] = value
     programs, config = Path(bed.work, "bin"), Path(bed.work, "ssh_config")
     programs.mkdir()
     config.write_text(Path(there, "ssh_config").read_text().replace("Host vm\n", "Host nas\n"))
@@ -75,8 +68,8 @@ def lab():
         (programs / name).chmod(0o755)
     os.environ["PATH"] = f"{programs}:{bed.options.bin}:{os.environ['PATH']}:/usr/sbin"
     Path(bed.work, "hash.py").write_text(HASH)
-    vm(f"""ln -sf /host{bed.options.bin}/{{zvol-apply,zfs-snapmark}} /usr/bin/
-        zpool list tank 2>/dev/null || zpool create -O mountpoint=none tank /dev/ubda; modprobe rbd""")
+    bed.tank()
+    vm(f"ln -sf /host{bed.options.bin}/{{zvol-apply,zfs-snapmark}} /usr/bin/; modprobe rbd")
     import rados
     import rbd
     cluster = rados.Rados(conffile=os.environ["CEPH_CONF"])

@@ -1,6 +1,8 @@
 """Volumes as targets: what the tests of zvol-apply share."""
 import json
 import os
+import random
+import subprocess
 from pathlib import Path
 
 import bed
@@ -38,8 +40,7 @@ send ${base:+--from "$base"} "$source@$snap" | nas zvol-apply --mark "$target"
 
 def prepare():
     """Once in a run: pool, helpers."""
-    if vm("zpool list -H -o name", check=False).out.split().count("tank") == 0:
-        vm("zpool create -O compression=off tank /dev/ubda")
+    bed.tank()
     vm(f"zfs create {POOL}")
     functions = f"""
 send() {{ {VENV} {HERE}/stream.py "$@"; }}
@@ -183,6 +184,74 @@ def volume(name, *states):
     for base, to in zip((None, *states), states):
         target.apply(of.stream(to, base))
     return of, target
+
+
+CHUNK = 128 << 10  # no block is larger: a volume passes over discards of less than a block
+
+
+class Plain:
+    """A volume that Siphon knows nothing of, with snapshots g0, g1 … of known content."""
+
+    def __init__(self, name, options="", size=6 << 20):
+        source("s0")
+        self.t, self.images = Zvol(name), []
+        self.t.sh(f"zfs create -s -V {size} {options} {{t}}; {NODE}")
+
+    def snap(self, image):
+        """Writes what differs, discards what became zero, and takes the next snapshot."""
+        old = self.images[-1] if self.images else b""
+        name = f"g{len(self.images)}"
+        file = Path(bed.work, f"{self.t.name.replace('/', '-')}-{name}")
+        file.write_bytes(image)
+        if len(old) != len(image) and old:
+            self.t.sh(f"zfs set volsize={len(image)} {{t}}; {NODE}")
+        old = old[:len(image)].ljust(len(image), b"\0")
+        lines = []
+        for at in range(0, len(image), CHUNK):
+            new = image[at:at + CHUNK]
+            if new != old[at:at + CHUNK]:
+                lines.append(f"{at} {len(new)} {'discard' if not any(new) else 'write'}")
+        script = f"""import os, sys, fcntl, struct
+device = os.open("/dev/zvol/{self.t}", os.O_RDWR)
+image = open("{file}", "rb").read()
+for line in sys.stdin:
+    at, length, what = line.split()
+    if what == "write":
+        os.pwrite(device, image[int(at):int(at) + int(length)], int(at))
+    else:
+        fcntl.ioctl(device, 0x1277, struct.pack("QQ", int(at), int(length)))
+os.fsync(device)
+"""
+        program = Path(bed.work, "write.py")
+        program.write_text(script)
+        vm(f"python3 {program} && zfs snapshot {self.t}@{name}", input="\n".join(lines))
+        self.images.append(image)
+        return name
+
+
+def gaps(image, salt):
+    """The image with some blocks of zeros."""
+    chance, out = random.Random(salt), bytearray(image)
+    for _ in range(8):
+        at = chance.randrange(len(out) // 65536) * 65536
+        out[at:at + 131072] = bytes(len(out[at:at + 131072]))
+    return bytes(out)
+
+
+def start(command):
+    """A process group of its own, so that its end can be waited for."""
+    return subprocess.Popen(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            start_new_session=True)
+
+
+def ssh(target, before="", command="exec zvol-apply --mark"):
+    """zvol-apply by a connection of its own: killing a shared one would kill our looking on, too."""
+    return (f"ssh -o ControlPath=none -F {os.environ['LAB_DIR']}/ssh_config vm "
+            f"'{before} PATH=/host{bed.options.bin}:$PATH; echo $$ >/root/receiver; {command} {target}'")
+
+
+def receiving(t):
+    return t.sh("zfs get -Hp -o value siphon:receiving {t}", check=False).out.strip() not in ("", "-")
 
 
 def receipt(result):

@@ -68,10 +68,10 @@ def damage_test(promise, kind, base, step):
     test(function)
 
 
-damage_test("a_whole_stream_cut_anywhere_is_refused", "cut", None, 37)
-damage_test("an_increment_cut_anywhere_is_refused", "cut", "base", 37)
-damage_test("a_whole_stream_with_any_bit_flipped_is_refused", "flip", None, 61)
-damage_test("an_increment_with_any_bit_flipped_is_refused", "flip", "base", 61)
+damage_test("a_whole_stream_cut_anywhere_is_refused", "cut", None, 71)
+damage_test("an_increment_cut_anywhere_is_refused", "cut", "base", 71)
+damage_test("a_whole_stream_with_any_bit_flipped_is_refused", "flip", None, 113)
+damage_test("an_increment_with_any_bit_flipped_is_refused", "flip", "base", 113)
 
 
 if __name__ == "__main__":

@@ -286,6 +286,12 @@ def a_blank_volume_with_an_unsynced_write_is_not_blank():
             t.sh("zfs create -s -V 3M -o volmode=dev {t}; zpool sync tank")
             t.write(65536, 4096, flags=flags)
             refused(t.apply(of.stream("s1"), check=False), 4, "foreign")
+        # By a writer that still has the device open, where ZFS waits for nothing: the last one to close a device waits for
+        # the transaction group, and so does the first fsync of all.
+        t = Zvol("blank_open")
+        t.sh("zfs create -s -V 3M -o volmode=dev -o sync=disabled {t}; zpool sync tank")
+        t.sh(NODE + "\nexec 9<>/dev/zvol/{t}; printf x >&9; zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code" % of.stream("s1"))
+    same(vm("cat /root/code").out, "4\n", "a writer with the device open\n" + vm("cat /root/err").out)
 
 
 # --- space

@@ -4,13 +4,12 @@ nightly lines then end equal and marked, with no hand. A kill counts only when i
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import bed
 from bed import changed, main, run, same, test, vm
-from zvol import Zvol, images, source, volume
+from zvol import Zvol, images, receiving, source, ssh, start, volume
 
 # A part of the stream at once, the rest slowly: so the run is caught with bytes under way.
 PUMP = """
@@ -33,22 +32,6 @@ exec /usr/sbin/zfs "$@"
 
 # What a commit still needs to become a mark.
 STEPS = ("rename *", "hold *", "release *", "set *siphon:receiving=-*")
-
-
-def start(command):
-    """A process group of its own, so that its end can be waited for."""
-    return subprocess.Popen(["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            start_new_session=True)
-
-
-def ssh(target, before="", command="exec zvol-apply --mark"):
-    """zvol-apply by a connection of its own: killing a shared one would kill our looking on, too."""
-    return (f"ssh -o ControlPath=none -F {os.environ['LAB_DIR']}/ssh_config vm "
-            f"'{before} PATH=/host{bed.options.bin}:$PATH; echo $$ >/root/receiver; {command} {target}'")
-
-
-def receiving(t):
-    return t.sh("zfs get -Hp -o value siphon:receiving {t}", check=False).out.strip() not in ("", "-")
 
 
 def kill_while_receiving(t, stream, who, chance):
@@ -81,7 +64,7 @@ def settle_down(t):
 
 @test
 def killed_anywhere_while_receiving_the_next_nightly_run_heals():
-    planned, fired = 200 if bed.options.full else 12, 0
+    planned, fired = 200 if bed.options.full else 6, 0
     chance = random.Random(bed.options.seed)
     of, t, image = source("s0"), Zvol("killed"), images["s0"]
     Path(bed.work, "pump").write_text(PUMP)
@@ -110,7 +93,7 @@ def killed_anywhere_while_receiving_the_next_nightly_run_heals():
 
 @test
 def killed_between_commit_and_mark_the_next_nightly_run_heals():
-    planned, fired = 52 if bed.options.full else 5, 0
+    planned, fired = 52 if bed.options.full else 4, 0
     of, t = volume("unmarked", "s0")
     image, newest = images["s0"], "s0"
     Path(bed.work, "slow").mkdir()

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import bed
 from bed import changed, content, main, refused, same, sha256, test, vm
-from zvol import NODE, POOL, Zvol, images, source, volume
+from zvol import POOL, Plain, gaps, images, volume
 
 SIZE = 6 << 20
-CHUNK = 128 << 10  # no block is larger: a volume passes over discards of less than a block
 
 
 def header(stream):
@@ -23,55 +22,6 @@ def restored(name, *commands):
     file = f"/root/{name}.img"
     vm(f"rm -f {file}*; set -e -o pipefail; " + "; ".join(f"{command} | image-apply {file} >/dev/null" for command in commands))
     return vm(f"sha256sum <{file}").out.split()[0]
-
-
-class Plain:
-    """A volume that Siphon knows nothing of, with snapshots g0, g1 … of known content."""
-
-    def __init__(self, name, options="", size=SIZE):
-        source("s0")
-        self.t, self.images = Zvol(name), []
-        self.t.sh(f"zfs create -s -V {size} {options} {{t}}; {NODE}")
-
-    def snap(self, image):
-        """Writes what differs, discards what became zero, and takes the next snapshot."""
-        old = self.images[-1] if self.images else b""
-        name = f"g{len(self.images)}"
-        file = Path(bed.work, f"{self.t.name.replace('/', '-')}-{name}")
-        file.write_bytes(image)
-        if len(old) != len(image) and old:
-            self.t.sh(f"zfs set volsize={len(image)} {{t}}; {NODE}")
-        old = old[:len(image)].ljust(len(image), b"\0")
-        lines = []
-        for at in range(0, len(image), CHUNK):
-            new = image[at:at + CHUNK]
-            if new != old[at:at + CHUNK]:
-                lines.append(f"{at} {len(new)} {'discard' if not any(new) else 'write'}")
-        script = f"""import os, sys, fcntl, struct
-device = os.open("/dev/zvol/{self.t}", os.O_RDWR)
-image = open("{file}", "rb").read()
-for line in sys.stdin:
-    at, length, what = line.split()
-    if what == "write":
-        os.pwrite(device, image[int(at):int(at) + int(length)], int(at))
-    else:
-        fcntl.ioctl(device, 0x1277, struct.pack("QQ", int(at), int(length)))
-os.fsync(device)
-"""
-        program = Path(bed.work, "write.py")
-        program.write_text(script)
-        vm(f"python3 {program} && zfs snapshot {self.t}@{name}", input="\n".join(lines))
-        self.images.append(image)
-        return name
-
-
-def gaps(image, salt):
-    """The image with some blocks of zeros."""
-    chance, out = random.Random(salt), bytearray(image)
-    for _ in range(8):
-        at = chance.randrange(len(out) // 65536) * 65536
-        out[at:at + 131072] = bytes(len(out[at:at + 131072]))
-    return bytes(out)
 
 
 @test

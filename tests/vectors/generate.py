@@ -601,8 +601,21 @@ def identities():
             ("zfs-dataset", u64(1)), ("zfs-dataset", u64(0x0123456789ABCDEF)), ("zfs-snapshot", u64(1)), ("zfs-snapshot", u64((1 << 64) - 1)),
             ("lvm-volume", *uuid), ("lvm-snapshot", *uuid, u64(0)), ("lvm-snapshot", *uuid, u64(12345)),
             ("file",), ("file-content", bytes(32)), ("file-content", root),
+            ("unfinished", f"-,4096={TO.hex()},8192=0"), ("unfinished", f"{FROM.hex()},4096={TO.hex()},5000=-,8192={FROM.hex()}"),
             ("siphon-stream", SOURCE, NIL, TO, u64(0)), ("siphon-stream", SOURCE, FROM, TO, u64(0)), ("siphon-stream", SOURCE, FROM, NIL, u64(0)),
             ("siphon-stream", SOURCE, FROM, TO, u64(5))]
+    return table(rows)
+
+
+def tree_identities():
+    """The same for those of trees, which version 1.0 had not."""
+    inode, time = u64(1 << 40), u64(1795349796) + u32(624273415)
+    return table([("tree",), ("tree-content", bytes(32)), ("tree-content", bytes(range(32))),
+                  ("cephfs-directory", FSID, inode), ("cephfs-directory", FSID, u64((1 << 48) - 1)),
+                  ("cephfs-snapshot", FSID, inode, time), ("cephfs-snapshot", FSID, inode, u64((1 << 64) - 1) + u32(0))])
+
+
+def table(rows):
     text = "# kind, then its parts as bytes in hexadecimal ('-': empty), then the id; by extent-stream(5), \"IDENTITIES\"\n"
     for kind, *parts in rows:
         raw = [p.encode() if isinstance(p, str) else p for p in parts]
@@ -656,7 +669,9 @@ def main():
     if "--dump" in sys.argv:
         return print(dump(), end="")
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
+    import trees
     good(), transport(), features(), bent(), seals()
+    VECTORS.update(trees.vectors())
     os.makedirs(folder, exist_ok=True)
     for old in os.listdir(folder):
         if old.endswith(".vec") and old[:-4] not in VECTORS:
@@ -664,9 +679,11 @@ def main():
     files = {f"{name}.vec": text for name, text in VECTORS.items()}
     files["LIST"] = "".join(f"{name}\n" for name in sorted(files))
     files["identities.tsv"], files["content_roots.tsv"] = identities(), content_roots()
+    files["tree_identities.tsv"] = tree_identities()
     for name, text in files.items():
         with open(os.path.join(folder, name), "w", encoding="ascii") as file:
             file.write(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 pub mod reseal;
+pub mod tree;
 
 /// One scenario.
 pub struct Vector {
@@ -40,11 +41,18 @@ pub fn rows(name: &str) -> Vec<Vec<String>> {
 
 /// Reads one vector.
 pub fn load(name: &str) -> Vector {
+    load_with(name).0
+}
+
+/// Reads one vector, and the name of the one whose result it begins from, if it does.
+pub fn load_with(name: &str) -> (Vector, Option<String>) {
     let text = text(name);
     let (head, body) = text.split_once("---\n").expect("a line ---");
     let field = |name| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
+    let before = field("base").filter(|base| base.ends_with(".vec"));
     let base = match field("base").as_deref() {
         None | Some("none") => Vec::new(),
+        Some(_) if before.is_some() => Vec::new(),
         Some(run) => {
             let (byte, count) = run.split_once(" * ").expect("BYTE * COUNT");
             vec![hex(byte)[0]; count.parse().unwrap()]
@@ -52,7 +60,8 @@ pub fn load(name: &str) -> Vector {
     };
     assert!(field("comment").is_some(), "{name}: no comment");
     let expect = field("expect").expect("expect:");
-    Vector { expect, base, result: field("result").filter(|text| text != "unbuilt"), stream: expand(body) }
+    let result = field("result").filter(|text| text != "unbuilt");
+    (Vector { expect, base, result, stream: expand(body) }, before)
 }
 
 /// Bytes of hexadecimal digits.

@@ -130,6 +130,11 @@ impl Block {
         self.len as u64
     }
 
+    /// How it came: the number of its compression (`enum zio_compress`), and its bytes as they were packed.
+    pub fn packed(&self) -> (u8, u64) {
+        (self.compression, self.packed.len() as u64)
+    }
+
     /// Its bytes.
     pub fn unpack(self) -> Result<Vec<u8>, Error> {
         let mut bytes = match self.compression {
@@ -263,6 +268,19 @@ impl<R: Read> Records<R> {
         self.checksum.update(&payload, self.swapped);
         Ok(payload)
     }
+}
+
+/// Whether anything stands between BEGIN and END of a stream, of a volume or a file system. What does is not read.
+pub fn has_records(mut input: impl Read) -> Result<bool, Error> {
+    let mut raw = Raw { bytes: [0; RECORD_LEN], swapped: false };
+    read(&mut input, &mut raw.bytes)?;
+    raw.swapped = raw.u64(8).swap_bytes() == MAGIC;
+    if raw.u64(8) != MAGIC || raw.u32(0) != kind::BEGIN {
+        return Err(damaged("this is not a zfs send stream"));
+    }
+    read_payload(&mut input, raw.u32(4).into(), LIMIT_BEGIN)?;
+    read(&mut input, &mut raw.bytes)?;
+    Ok(raw.u32(0) != kind::END)
 }
 
 /// Refuses, by its name, a stream that would not be understood.

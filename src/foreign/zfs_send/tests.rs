@@ -146,6 +146,19 @@ fn other_kinds_of_streams_are_refused_by_name() {
 }
 
 #[test]
+fn a_stream_without_records_is_told_of_whatever_it_is() {
+    for objset in [OBJSET_ZFS, OBJSET_ZVOL] {
+        for swapped in [false, true] {
+            let empty = Stream::begin(swapped, objset, 0, 7).end();
+            assert!(!has_records(empty.as_slice()).unwrap());
+            assert!(has_records(Stream::begin(swapped, objset, 0, 7).free(0, 512).end().as_slice()).unwrap());
+            assert!(has_records(&empty[..RECORD_LEN]).is_err(), "cut behind BEGIN");
+        }
+    }
+    assert!(has_records([0; 2 * RECORD_LEN].as_slice()).is_err());
+}
+
+#[test]
 fn blocks_are_unpacked_whatever_packed_them() {
     let content: Vec<u8> = (0..16384_u32).map(|n| if n % 100 < 60 { 0 } else { (n / 300) as u8 }).collect();
     let lz4 = lz4_flex::block::compress(&content);

@@ -39,7 +39,7 @@ const TIMEOUT: &CStr = c"30";
 /// A connection to a cluster.
 pub struct Cluster {
     pub(super) ceph: &'static Ceph,
-    raw: RawCluster,
+    pub(super) raw: RawCluster,
 }
 
 // SAFETY: librados.h documents rados_t as usable from any number of threads at once.
@@ -131,6 +131,15 @@ impl Cluster {
         check(code, "asking for the cluster's fsid")?;
         text_of(&fsid)
     }
+
+    /// The name of a pool's number.
+    pub(super) fn pool_name(&self, id: i64) -> Result<String, Fault> {
+        let mut name = [0; 4096];
+        // SAFETY: the handle is live, the buffer has the length that is told.
+        let code = unsafe { (self.ceph.rados.rados_pool_reverse_lookup)(self.raw, id, as_c(&mut name), name.len()) };
+        check(code, format_args!("the name of pool number {id}"))?;
+        text_of(&name)
+    }
 }
 
 impl Drop for Cluster {
@@ -178,6 +187,16 @@ impl Pool {
         // SAFETY: the handle is live, the string lives across the call and is copied.
         unsafe { (pool.cluster.ceph.rados.rados_ioctx_set_namespace)(pool.raw, namespace.as_ptr()) };
         Ok(Arc::new(pool))
+    }
+
+    /// The pool of this name, for writing: where it is full, or has come to its quota, a write fails. By default it would wait,
+    /// silently and for ever.
+    pub fn open_to_write(cluster: &Arc<Cluster>, name: &str, namespace: &str) -> Result<Arc<Pool>, Fault> {
+        let (calls, _) = cluster.ceph.writing()?;
+        let pool = Pool::open(cluster, name, namespace)?;
+        // SAFETY: the handle is live, and nobody else has it yet.
+        unsafe { (calls.rados_set_pool_full_try)(pool.raw) };
+        Ok(pool)
     }
 
     /// The connection that the pool was opened by.

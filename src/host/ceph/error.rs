@@ -32,8 +32,9 @@ pub(super) fn failed(code: c_int, tried: impl fmt::Display) -> Fault {
             fault.class = Class::Unsupported;
             fault = fault.hint("the image uses a feature that the installed librbd does not know: `rbd info` lists its features");
         }
+        Errno::EXIST => fault.class = Class::Exists,
         Errno::PERM | Errno::ACCESS => {
-            fault = fault.hint("the user needs the capabilities mon 'profile rbd', osd 'profile rbd-read-only pool=…' (of a clone: its parent's pool, too)");
+            fault = fault.hint("the user needs the capabilities mon 'profile rbd', osd 'profile rbd-read-only pool=…' to read (of a clone: its parent's pool, too), osd 'profile rbd pool=…' to write");
         }
         _ => {}
     }

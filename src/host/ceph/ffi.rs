@@ -21,6 +21,12 @@ pub(super) type RawCompletion = *mut c_void;
 /// What `rbd_diff_iterate2` calls: offset and length in bytes, whether something is there, our argument.
 pub(super) type DiffCallback = unsafe extern "C" fn(u64, usize, c_int, *mut c_void) -> c_int;
 
+/// `librbd_progress_fn_t`: how much of how much is done.
+pub(super) type ProgressCallback = unsafe extern "C" fn(u64, u64, *mut c_void) -> c_int;
+
+/// `rbd_update_callback_t`.
+pub(super) type UpdateCallback = unsafe extern "C" fn(*mut c_void);
+
 /// `rbd_image_info_t`.
 #[repr(C)]
 pub(super) struct RawInfo {
@@ -72,6 +78,27 @@ pub(super) struct RawTrash {
     pub kept_until: i64,
 }
 
+/// `rbd_image_options_t`.
+pub(super) type RawOptions = *mut c_void;
+
+/// `rbd_image_watcher_t`.
+#[repr(C)]
+#[derive(Clone)]
+pub(super) struct RawWatcher {
+    pub address: *mut c_char,
+    pub client: i64,
+    pub cookie: u64,
+}
+
+/// `rbd_group_image_info_t`.
+#[repr(C)]
+#[derive(Clone)]
+pub(super) struct RawMember {
+    pub name: *mut c_char,
+    pub pool: i64,
+    pub state: c_int,
+}
+
 /// `struct timespec`.
 #[repr(C)]
 pub(super) struct RawTime {
@@ -111,6 +138,8 @@ functions! { "librados.so.2" Rados {
     rados_ioctx_destroy(RawPool);
     rados_ioctx_get_id(RawPool) -> i64;
     rados_ioctx_set_namespace(RawPool, *const c_char);
+    rados_get_instance_id(RawCluster) -> u64;
+    rados_pool_reverse_lookup(RawCluster, i64, *mut c_char, usize) -> c_int;
 } }
 
 functions! { "librbd.so.1" Rbd {
@@ -123,7 +152,11 @@ functions! { "librbd.so.1" Rbd {
     rbd_get_features(RawImage, *mut u64) -> c_int;
     rbd_get_flags(RawImage, *mut u64) -> c_int;
     rbd_get_overlap(RawImage, *mut u64) -> c_int;
+    rbd_get_stripe_unit(RawImage, *mut u64) -> c_int;
     rbd_get_stripe_count(RawImage, *mut u64) -> c_int;
+    rbd_get_data_pool_id(RawImage) -> i64;
+    rbd_get_size(RawImage, *mut u64) -> c_int;
+    rbd_metadata_list(RawImage, *const c_char, u64, *mut c_char, *mut usize, *mut c_char, *mut usize) -> c_int;
     rbd_get_parent(RawImage, *mut RawParentImage, *mut RawParentSnapshot) -> c_int;
     rbd_linked_image_spec_cleanup(*mut RawParentImage);
     rbd_snap_spec_cleanup(*mut RawParentSnapshot);
@@ -143,10 +176,55 @@ functions! { "librbd.so.1" Rbd {
     rbd_aio_release(RawCompletion);
 } }
 
+functions! { "librados.so.2, what only a sink calls." RadosWriting {
+    rados_set_pool_full_try(RawPool);
+} }
+
+functions! { "librbd.so.1, what only who writes calls: `rbd_aio_write_zeroes` and `rbd_quiesce_watch` are there since Ceph 16." RbdWriting {
+    rbd_open(RawPool, *const c_char, *mut RawImage, *const c_char) -> c_int;
+    rbd_create4(RawPool, *const c_char, u64, RawOptions) -> c_int;
+    rbd_image_options_create(*mut RawOptions);
+    rbd_image_options_destroy(RawOptions);
+    rbd_image_options_set_string(RawOptions, c_int, *const c_char) -> c_int;
+    rbd_image_options_set_uint64(RawOptions, c_int, u64) -> c_int;
+    rbd_resize(RawImage, u64) -> c_int;
+    rbd_flatten(RawImage) -> c_int;
+    rbd_rebuild_object_map(RawImage, ProgressCallback, *mut c_void) -> c_int;
+    rbd_snap_create(RawImage, *const c_char) -> c_int;
+    rbd_snap_create2(RawImage, *const c_char, u32, ProgressCallback, *mut c_void) -> c_int;
+    rbd_snap_rename(RawImage, *const c_char, *const c_char) -> c_int;
+    rbd_snap_remove(RawImage, *const c_char) -> c_int;
+    rbd_metadata_set(RawImage, *const c_char, *const c_char) -> c_int;
+    rbd_metadata_remove(RawImage, *const c_char) -> c_int;
+    rbd_lock_acquire(RawImage, c_int) -> c_int;
+    rbd_watchers_list(RawImage, *mut RawWatcher, *mut usize) -> c_int;
+    rbd_watchers_list_cleanup(*mut RawWatcher, usize);
+    rbd_aio_write2(RawImage, u64, usize, *const c_char, RawCompletion, c_int) -> c_int;
+    rbd_aio_write_zeroes(RawImage, u64, usize, RawCompletion, c_int, c_int) -> c_int;
+    rbd_flush(RawImage) -> c_int;
+    rbd_is_exclusive_lock_owner(RawImage, *mut c_int) -> c_int;
+    rbd_compare_and_write(RawImage, u64, usize, *const c_char, *const c_char, *mut u64, c_int) -> isize;
+    rbd_quiesce_watch(RawImage, UpdateCallback, UpdateCallback, *mut c_void, *mut u64) -> c_int;
+    rbd_quiesce_complete(RawImage, u64, c_int);
+    rbd_quiesce_unwatch(RawImage, u64) -> c_int;
+    rbd_group_image_list(RawPool, *const c_char, *mut RawMember, usize, *mut usize) -> c_int;
+    rbd_group_image_list_cleanup(*mut RawMember, usize, usize) -> c_int;
+} }
+
 /// Both libraries. Loaded once and never unloaded: their threads and exit handlers outlive any use of ours.
 pub(super) struct Ceph {
     pub rados: Rados,
     pub rbd: Rbd,
+    writing: Result<(RadosWriting, RbdWriting), String>,
+}
+
+impl Ceph {
+    /// What only a sink calls; an old librbd has not all of it.
+    pub fn writing(&self) -> Result<&(RadosWriting, RbdWriting), Fault> {
+        self.writing.as_ref().map_err(|error| {
+            Fault::new(Class::Usage, format!("this librbd cannot be written through: {error}")).hint("librbd of Ceph 16 or later")
+        })
+    }
 }
 
 /// Loads the libraries, or says what to install.
@@ -163,7 +241,9 @@ fn load() -> Result<Ceph, libloading::Error> {
     spare_memory();
     // SAFETY: loading runs the initialisers of Ceph's own libraries, which the user installed to be loaded.
     let (rados, rbd) = unsafe { (Library::new("librados.so.2")?, Library::new("librbd.so.1")?) };
-    let ceph = Ceph { rados: Rados::find(&rados)?, rbd: Rbd::find(&rbd)? };
+    let writing = RadosWriting::find(&rados).and_then(|rados| Ok((rados, RbdWriting::find(&rbd)?)));
+    let writing = writing.map_err(|error| error.to_string());
+    let ceph = Ceph { rados: Rados::find(&rados)?, rbd: Rbd::find(&rbd)?, writing };
     // Forgotten on purpose: closing them would leave the function pointers dangling.
     std::mem::forget((rados, rbd));
     Ok(ceph)

@@ -1,6 +1,7 @@
-//! RBD images, opened for reading.
+//! RBD images: what they are, what differs, what their metadata says.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,12 +17,26 @@ use crate::state::{Class, Fault};
 
 /// Bits of an image's features: rbd/features.h.
 pub mod feature {
+    /// One client at a time writes.
+    pub const EXCLUSIVE_LOCK: u64 = 1 << 2;
     /// Objects know which of them changed since a snapshot.
     pub const FAST_DIFF: u64 = 1 << 4;
     /// The image is on its way from another one.
     pub const MIGRATING: u64 = 1 << 9;
     /// The image is the receiving end of snapshot mirroring.
     pub const NON_PRIMARY: u64 = 1 << 10;
+    /// What a copy of an image has, too: layering, exclusive-lock, object-map, fast-diff, deep-flatten. Striping and data
+    /// pool come with their numbers; journaling belongs to a mirror.
+    pub const OF_A_COPY: u64 = 1 | EXCLUSIVE_LOCK | 1 << 3 | FAST_DIFF | 1 << 5;
+    /// Those that a user names, as the `rbd` command does.
+    pub const NAMES: [(&str, u64); 6] = [
+        ("layering", 1),
+        ("exclusive-lock", EXCLUSIVE_LOCK),
+        ("object-map", 1 << 3),
+        ("fast-diff", FAST_DIFF),
+        ("deep-flatten", 1 << 5),
+        ("journaling", 1 << 6),
+    ];
 }
 
 /// Flags of an image at a snapshot: rbd/librbd.h.
@@ -87,7 +102,7 @@ pub struct DiffRange<'a> {
     pub whole_objects: bool,
 }
 
-/// An image opened for reading. It sees the image as it was when it was opened: later snapshots, and removals, are unseen.
+/// An open image. Opened for reading it is as it was then: later snapshots, and removals, are unseen.
 pub struct Image {
     pub(super) raw: RawImage,
     pool: Arc<Pool>,
@@ -110,7 +125,7 @@ impl Image {
         Image::open_with(pool, id, pool.cluster.ceph.rbd.rbd_open_by_id_read_only)
     }
 
-    fn open_with(
+    pub(super) fn open_with(
         pool: &Arc<Pool>,
         name: &str,
         open: unsafe extern "C" fn(ffi::RawPool, *const c_char, *mut RawImage, *const c_char) -> c_int,
@@ -169,6 +184,16 @@ impl Image {
     /// Bytes from the beginning on for which a parent stands in.
     pub fn overlap(&self) -> Result<u64, Fault> {
         self.number(self.rbd().rbd_get_overlap, "overlap with its parent")
+    }
+
+    /// Exact size in bytes, at the snapshot or the head.
+    pub fn size(&self) -> Result<u64, Fault> {
+        self.number(self.rbd().rbd_get_size, "size")
+    }
+
+    /// Bytes of a stripe's part in one object; the object's size without fancy striping.
+    pub fn stripe_unit(&self) -> Result<u64, Fault> {
+        self.number(self.rbd().rbd_get_stripe_unit, "striping")
     }
 
     /// How bytes are spread over objects.
@@ -240,6 +265,37 @@ impl Image {
         Ok(snapshots)
     }
 
+    /// The pool of the objects with content, where it is not the image's own.
+    pub fn data_pool(&self) -> Result<Option<String>, Fault> {
+        // SAFETY: the handle is live.
+        let id = unsafe { (self.rbd().rbd_get_data_pool_id)(self.raw) };
+        let of_image = self.pool.id();
+        if id < 0 || id == of_image { Ok(None) } else { self.pool.cluster().pool_name(id).map(Some) }
+    }
+
+    /// The image's metadata, as `rbd image-meta list` prints it.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>, Fault> {
+        let (mut keys_len, mut values_len) = (4096_usize, 16_384_usize);
+        loop {
+            let (mut keys, mut values) = (vec![0; keys_len], vec![0; values_len]);
+            // SAFETY: both buffers have the lengths that are told; where they do not suffice nothing is filled, and the
+            // lengths say what would. No limit to the number of pairs.
+            let code = unsafe {
+                let list = self.rbd().rbd_metadata_list;
+                list(self.raw, c"".as_ptr(), 0, as_c(&mut keys), &mut keys_len, as_c(&mut values), &mut values_len)
+            };
+            if is(code, Errno::RANGE) {
+                continue;
+            }
+            check(code, "reading the image's metadata")?;
+            let texts = |bytes: Vec<u8>, len| -> Vec<String> {
+                let filled = bytes.get(..len).unwrap_or_default();
+                filled.split_inclusive(|byte| *byte == 0).map(lossy).collect()
+            };
+            return Ok(texts(keys, keys_len).into_iter().zip(texts(values, values_len)).collect());
+        }
+    }
+
     /// When a snapshot was made, in seconds since 1970 UTC.
     pub fn seconds(&self, snapshot: u64) -> Result<i64, Fault> {
         let mut time = ffi::RawTime { seconds: 0, nanoseconds: 0 };
@@ -288,10 +344,15 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours, and every read in flight holds an Arc of this: nothing uses it any more. A read-only
-        // handle has nothing to lose, so its answer says nothing.
+        // SAFETY: the handle is ours, and every read or write in flight holds an Arc of this: nothing uses it any more. What
+        // was to last was flushed, so the answer says nothing.
         unsafe { (self.rbd().rbd_close)(self.raw) };
     }
+}
+
+/// A text of C without its NUL.
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text.strip_suffix(b"\0").unwrap_or(text)).into_owned()
 }
 
 struct Listener<F> {

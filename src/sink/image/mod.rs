@@ -5,17 +5,20 @@
 
 mod target;
 
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Id, Image};
+use crate::format::{Change, Header, Image};
 use crate::host::device::Device;
-use crate::host::record::{HeldState, Receiving, Record};
+use crate::host::record::{HeldState, Receiving};
 use crate::host::stamp::Between;
-use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide, escape};
+use crate::state::{Act, Checkpoint, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide};
 
-use super::WriteQueue;
+pub use super::Outcome;
+use super::manifest::Manifest;
+use super::{KEPT, Reached, WriteQueue};
 use target::Target;
 
 /// Where the records of devices lie.
@@ -34,10 +37,16 @@ pub struct Options {
     pub replace: bool,
     /// Nobody wrote to the target since its record was made: the user knows.
     pub trust: bool,
+    /// What the target holds is found out by reading it: content alone decides.
+    pub by_content: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// Where the records of devices lie.
     pub state_dir: PathBuf,
+    /// Keep a manifest of what the target holds in this file.
+    pub manifest: Option<PathBuf>,
+    /// Takes what the user should know: the target's name, and the text.
+    pub notes: fn(&str, &str),
 }
 
 /// A raw image as a sink.
@@ -48,25 +57,16 @@ pub struct RawImage {
 
 enum Stage {
     Waiting,
-    Writing(Box<Writing>),
+    Writing(Box<Writing>, Manifest),
     Watching(Watching),
 }
 
 /// A stream that is read to its end and verified, while nothing is written.
 enum Watching {
     /// The target is where the stream leads, or its end refuses it.
-    Already(Plan),
+    Already(Plan, Option<Arc<Device>>, Manifest),
     /// The user wants to know whether it would be accepted.
     DryRun(Act),
-}
-
-/// What became of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The target is in the stream's to-state, durably.
-    Done(Box<Receipt>),
-    /// A dry run: the stream is whole, and this would be done with it.
-    Would(Act),
 }
 
 /// What the target at this path holds; it is claimed for the moment of the look.
@@ -81,18 +81,26 @@ impl RawImage {
     }
 
     fn prepare(&self, header: &Header, image: &Image) -> Result<Stage, Fault> {
-        let Options { path, state_dir, trust, replace, dry_run } = &self.options;
+        let Options { path, state_dir, trust, by_content, replace, dry_run, manifest, notes: _ } = &self.options;
+        if manifest.as_ref().is_some_and(|manifest| absolute(manifest).is_ok_and(|file| Some(file) == absolute(path).ok())) {
+            // Neither may be there yet, so nothing else would notice before one took the other's place.
+            return Err(Fault::new(Class::Usage, "--manifest names the target itself"));
+        }
         let target = Target::open(path, state_dir, *trust)?;
-        let standing = target.standing()?;
+        let standing = if *by_content { target.standing_by_content()? } else { target.standing()? };
         let overrides = Overrides { rollback: false, replace: *replace };
         let decided = decide(&standing, NextStream::from(header), overrides);
         let plan = decided.or_else(|fault| Err(explain(fault, &target, &standing.head)?))?;
         let act = plan.act;
-        check_sizes(&target, act, header, image)?;
+        let base = standing.checkpoint.filter(|resumable| resumable.held.is(header.from)).map(|resumable| resumable.checkpoint);
+        check_sizes(&target, act, header, image, base.as_ref())?;
+        let manifest = Manifest::open(manifest.as_deref().filter(|_| !dry_run), header, image)?;
         match act {
-            Act::Already => Ok(Stage::Watching(Watching::Already(plan))),
+            Act::Already => Ok(Stage::Watching(Watching::Already(plan, target.device, manifest))),
             Act::Create | Act::Clear | Act::Apply if *dry_run => Ok(Stage::Watching(Watching::DryRun(act))),
-            Act::Create | Act::Clear | Act::Apply => Ok(Stage::Writing(Box::new(Writing::begin(target, act, header, image)?))),
+            Act::Create | Act::Clear | Act::Apply => {
+                Ok(Stage::Writing(Box::new(Writing::begin(target, act, header, image, base)?), manifest))
+            }
         }
     }
 }
@@ -107,21 +115,47 @@ impl Sink for RawImage {
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         match &mut self.stage {
-            Stage::Writing(writing) => writing.change(change),
+            Stage::Writing(writing, manifest) => {
+                manifest.touched(change.offset(), change.end());
+                writing.change(change)
+            }
             Stage::Watching(_) => Ok(()),
             Stage::Waiting => Err(out_of_turn()),
         }
     }
 
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        if let Stage::Writing(writing, _) = &mut self.stage {
+            writing.reached.verified();
+        }
+        Ok(())
+    }
+
+    fn give_up(self) {
+        // The run has failed already, and says why; what fails here only costs the next one time.
+        if let Stage::Writing(writing, _) = self.stage
+            && let Ok(true) = writing.give_up()
+        {
+            (self.options.notes)(&self.options.path.display().to_string(), KEPT);
+        }
+    }
+
     fn commit(self, proof: Proof) -> Result<Outcome, Fault> {
-        let receipt = proof.receipt("image-apply", &self.options.path.display().to_string());
+        let name = self.options.path.display().to_string();
+        let (receipt, note) = (proof.receipt("image-apply", &name), |text: &str| (self.options.notes)(&name, text));
         match self.stage {
-            Stage::Writing(writing) => writing.commit(&proof).map(|()| Outcome::Done(Box::new(receipt))),
-            Stage::Watching(Watching::Already(plan)) => {
+            Stage::Writing(writing, manifest) => {
+                writing.commit(&proof, manifest, note)?;
+                Ok(Outcome::Done(Box::new(receipt)))
+            }
+            Stage::Watching(Watching::Already(plan, device, manifest)) => {
                 plan.check_end(proof.ending().to)?;
+                if let Some(device) = device {
+                    manifest.write_unless_there(&*device, proof.ending().to, note)?.keep()?;
+                }
                 Ok(Outcome::Done(Box::new(Receipt { already: true, ..receipt })))
             }
-            Stage::Watching(Watching::DryRun(act)) => Ok(Outcome::Would(act)),
+            Stage::Watching(Watching::DryRun(act)) => Ok(Outcome::Would(act.would().to_owned())),
             Stage::Waiting => Err(out_of_turn()),
         }
     }
@@ -151,7 +185,7 @@ fn explain_written(fault: Fault, between: Between) -> Fault {
 }
 
 /// What the target could not become, and what the stream cannot begin from.
-fn check_sizes(target: &Target, act: Act, header: &Header, image: &Image) -> Result<(), Fault> {
+fn check_sizes(target: &Target, act: Act, header: &Header, image: &Image, checkpoint: Option<&Checkpoint>) -> Result<(), Fault> {
     if let (true, Some(device)) = (target.is_block, &target.device)
         && device.size()? < image.new_size
     {
@@ -161,10 +195,11 @@ fn check_sizes(target: &Target, act: Act, header: &Header, image: &Image) -> Res
         ));
     }
     let held = target.record.as_ref().and_then(|record| record.held.as_ref());
-    match held {
-        Some(held) if act == Act::Apply && header.from == Some(held.id) && held.size != image.old_size => Err(Fault::new(
+    let of_held = held.filter(|held| header.from == Some(held.id)).map(|held| held.size);
+    match checkpoint.map(Checkpoint::size).or(of_held) {
+        Some(size) if act == Act::Apply && size != image.old_size => Err(Fault::new(
             Class::WrongBase,
-            format!("the stream begins from an image of {} bytes, and the target holds {}", image.old_size, held.size),
+            format!("the stream begins from an image of {} bytes, and the target holds {size}", image.old_size),
         )),
         _ => Ok(()),
     }
@@ -176,31 +211,47 @@ struct Writing {
     target: Target,
     device: Arc<Device>,
     queue: WriteQueue,
-    source: Id,
-    to_name: String,
+    run: Receiving,
+    /// What the target is before the first change, in its new size.
+    beginning: Checkpoint,
+    reached: Reached,
     new_size: u64,
     /// Everything before this is defined; what follows still holds what was there before. `None`: gaps stay as they are.
     defined: Option<u64>,
 }
 
 impl Writing {
-    fn begin(mut target: Target, act: Act, header: &Header, image: &Image) -> Result<Writing, Fault> {
+    fn begin(mut target: Target, act: Act, header: &Header, image: &Image, base: Option<Checkpoint>) -> Result<Writing, Fault> {
         if target.device.is_none() {
             target.create()?;
         }
-        say_receiving(&target, act, header)?;
-        let again = target.record.as_ref().is_some_and(|record| record.receiving.is_some());
+        let before = target.record.as_ref().and_then(|record| record.receiving.as_ref());
+        let again = before.is_some();
         let defined = match (act, target.is_block) {
             (Act::Create | Act::Clear, true) => Some(0),
-            _ => None,
+            (Act::Apply | Act::Already, true) => before.and_then(|run| run.stale_from),
+            (_, false) => None,
+        };
+        let run = Receiving { stale_from: defined, ..Receiving::of(header) };
+        if act != Act::Apply
+            && let Some(record) = &mut target.record
+        {
+            // What is being replaced can no longer be begun from.
+            record.held = None;
+        }
+        say_receiving(&target, run.clone())?;
+        let beginning = match base {
+            Some(checkpoint) => checkpoint.resized(image.new_size),
+            None => Checkpoint::begin(header.from, image.old_size, image.new_size),
         };
         let threads = if target.is_block { DEVICE_THREADS } else { FILE_THREADS };
         let device = target.device.clone().ok_or_else(out_of_turn)?;
         let writing = Writing {
             queue: WriteQueue::new(Arc::clone(&device), threads),
             device,
-            source: header.source,
-            to_name: escape(&header.names.to),
+            run,
+            beginning,
+            reached: Reached::new(Duration::ZERO),
             new_size: image.new_size,
             defined,
             target,
@@ -225,47 +276,62 @@ impl Writing {
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         self.fill_to(change.offset(), change.end())?;
+        self.reached.change(&change);
         self.queue.push(change)
     }
 
     /// Zeroes what no change spoke of before `offset`, in a whole stream; the next gap begins at `next`.
     fn fill_to(&mut self, offset: u64, next: u64) -> Result<(), Fault> {
         let Some(defined) = self.defined else { return Ok(()) };
-        self.defined = Some(next);
+        self.defined = Some(defined.max(next));
         match offset.saturating_sub(defined) {
             0 => Ok(()),
             len => self.queue.push(Change::Zero { offset: defined, len, may_deallocate: true }),
         }
     }
 
-    fn commit(mut self, proof: &Proof) -> Result<(), Fault> {
-        let end = if self.defined.is_some() { self.device.size()? } else { 0 };
-        self.fill_to(end, end)?;
+    /// Writes down where the run was cut. There is no way back, so this holds only for a target that nobody touches until it
+    /// goes on, which its looks will show.
+    fn give_up(self) -> Result<bool, Fault> {
+        let Some(checkpoint) = self.reached.cut().checkpoint(&self.beginning, self.run.to) else { return Ok(false) };
         self.queue.finish()?;
         self.target.still_there()?;
+        say_receiving(
+            &self.target,
+            Receiving { checkpoint: Some(checkpoint.to_string()), stale_from: self.defined, ..self.run },
+        )?;
+        Ok(true)
+    }
+
+    fn commit(mut self, proof: &Proof, manifest: Manifest, note: impl Fn(&str)) -> Result<(), Fault> {
+        let end = if self.defined.is_some() { self.device.size()? } else { 0 };
+        self.fill_to(end, end)?;
+        self.queue.settle()?;
+        // What is read back is what lies on the disk.
+        self.device.invalidate();
+        let manifest = manifest.write(&*self.device, proof.ending().to, note)?;
+        self.record(proof)?;
+        manifest.keep()
+    }
+
+    /// The commit: the record says what the target holds.
+    fn record(self, proof: &Proof) -> Result<(), Fault> {
+        self.target.still_there()?;
         let Some(records) = &self.target.records else { return Ok(()) };
-        let Some(id) = proof.ending().to else {
-            // Nothing can be said of it: it counts as content that is not ours.
-            return records.remove();
-        };
-        let mut record = Record::new(self.target.lasting.clone(), self.target.evidence()?);
-        let digest = proof.ending().digest;
-        record.held = Some(HeldState { source: self.source, id, name: self.to_name, size: self.new_size, digest });
-        records.write(&record)
+        let ending = proof.ending();
+        let held = HeldState::of(proof.header(), ending.to, ending.digest, self.new_size);
+        records.say_held(self.target.lasting.clone(), self.target.evidence()?, held)
     }
 }
 
 /// Writes down, durably, that what the target holds is part old, part new from now on.
-fn say_receiving(target: &Target, act: Act, header: &Header) -> Result<(), Fault> {
+fn say_receiving(target: &Target, run: Receiving) -> Result<(), Fault> {
     let Some(records) = &target.records else { return Ok(()) };
     if target.is_block {
         records.make_directory()?;
     }
-    let mut record = Record::new(target.lasting.clone(), target.evidence()?);
-    record.receiving = Some(Receiving { stream: header.stream(), from: header.from, to: header.to });
-    // What is being replaced can no longer be begun from.
-    record.held = target.record.as_ref().filter(|_| act == Act::Apply).and_then(|record| record.held.clone());
-    records.write(&record)
+    let held = target.record.as_ref().and_then(|record| record.held.clone());
+    records.say_receiving(target.lasting.clone(), target.evidence()?, run, held)
 }
 
 fn out_of_turn() -> Fault {

@@ -6,12 +6,18 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::format::{Data, Id, Pool};
 use crate::host::device::{Device, Zeroing};
 use crate::host::holes::is_blank;
 use crate::host::lasting::{lasting_name, loop_over};
-use crate::host::record::{Record, RecordFile};
+use crate::host::record::{Record, RecordFile, standing};
 use crate::host::stamp::{Between, Evidence};
-use crate::state::{Class, Fault, Head, Held, Standing};
+use crate::state::{Checkpoint, Class, ContentRoot, Fault, Head, Held, Resumable, Standing, file_state};
+
+/// Bytes that are read at once.
+const READ: usize = 1 << 20;
+/// Reads of a device are multiples of this.
+const SECTOR: usize = 4096;
 
 /// A target that was looked at, and is held for us alone if it exists.
 pub(super) struct Target {
@@ -78,15 +84,35 @@ impl Target {
 
     /// What decides about the next stream.
     pub fn standing(&self) -> Result<Standing, Fault> {
-        let head = self.head()?;
-        let held = match head {
-            Head::Absent | Head::Blank | Head::Foreign => None,
-            Head::Receiving(_) | Head::AtMark | Head::WrittenSince => {
-                self.record.as_ref().and_then(|record| record.held.as_ref())
+        Ok(standing(self.head()?, self.record.as_ref(), self.checkpoint()?))
+    }
+
+    /// Where an unfinished run was cut, if nobody touched the target since.
+    fn checkpoint(&self) -> Result<Option<Resumable>, Fault> {
+        let Some(record) = &self.record else { return Ok(None) };
+        let cut: Option<Checkpoint> = record.receiving.as_ref().and_then(|run| run.checkpoint.as_ref()?.parse().ok());
+        match cut {
+            Some(checkpoint) if self.device.is_some() && self.between(record)? == Between::Untouched => {
+                let held = Held { ids: vec![checkpoint.id()], name: "the place where it was cut".to_owned() };
+                Ok(Some(Resumable { checkpoint, held, above: Vec::new() }))
             }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The same, after reading all of it: what it holds is the state of its content, whoever wrote it. Nothing is
+    /// none, and neither is what an unfinished run left.
+    pub fn standing_by_content(&self) -> Result<Standing, Fault> {
+        let by_record = self.standing()?;
+        let content = match (&by_record.head, &self.device) {
+            (Head::AtMark | Head::WrittenSince | Head::Foreign, Some(device)) => content_state(device)?,
+            (Head::Absent | Head::Blank | Head::Receiving(_), _) | (_, None) => return Ok(by_record),
         };
-        let marks = held.into_iter().map(|held| Held { ids: vec![held.id], name: held.name.clone() }).collect();
-        Ok(Standing { head, marks, above: Vec::new(), way_back: false })
+        // What is on record holds only where nobody wrote since.
+        let known = by_record.marks.into_iter().next_back().filter(|_| by_record.head == Head::AtMark);
+        let (ids, name) = known.map_or_else(|| (Vec::new(), "its content".to_owned()), |held| (held.ids, held.name));
+        let held = Held { ids: ids.into_iter().chain([content]).collect(), name };
+        Ok(Standing { head: Head::AtMark, marks: vec![held], above: Vec::new(), way_back: false, checkpoint: None })
     }
 
     fn head(&self) -> Result<Head, Fault> {
@@ -100,14 +126,7 @@ impl Target {
                 && is_blank(device.file(), device.size()?).map_err(|error| Fault::io("looking for holes", &error))?;
             return Ok(if blank { Head::Blank } else { Head::Foreign });
         };
-        Ok(match (&record.receiving, &record.held) {
-            (Some(run), _) => Head::Receiving(run.into()),
-            (None, None) => Head::Foreign,
-            (None, Some(_)) => match self.between(record)? {
-                Between::Untouched => Head::AtMark,
-                Between::Written | Between::Unknown => Head::WrittenSince,
-            },
-        })
+        Ok(record.head(self.between(record)?))
     }
 
     /// It is not the file that the record was made for. The name of a device was compared before.
@@ -147,6 +166,22 @@ impl Target {
         let device = self.device.as_ref().ok_or_else(|| Fault::new(Class::NotFound, "the target is gone"))?;
         Ok(Evidence::of(&look(device)?))
     }
+}
+
+/// The state that a file or device of this content is in.
+fn content_state(device: &Device) -> Result<Id, Fault> {
+    let (size, pool) = (device.size()?, Pool::new(READ));
+    let mut root = ContentRoot::new(size);
+    let mut at = 0;
+    while at < size {
+        let len = usize::try_from((size - at).min(READ as u64)).unwrap_or(READ);
+        // A device is read in whole sectors.
+        let mut bytes = device.read(&pool, at, len.next_multiple_of(SECTOR))?;
+        bytes.truncate(len);
+        root.data(&Data::new(at, bytes.freeze()));
+        at += len as u64;
+    }
+    Ok(file_state(root.finish()))
 }
 
 fn look(device: &Device) -> Result<Metadata, Fault> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::marks;
 use crate::host::device::{Device, Zeroing};
 use crate::host::zfs::{self, Dataset};
+use crate::sink::dataset::marks;
 use crate::state::{Class, Fault};
 
 /// udev makes the link to a new node some 0.1 s after the fact; under load it took seconds.

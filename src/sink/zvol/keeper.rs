@@ -5,28 +5,23 @@
 
 use std::sync::Arc;
 
+use super::Options;
 use super::claim::{self, Exposure, NODE_TIMEOUT};
-use super::marks::{self, Marked};
-use super::{Options, evidence};
 use crate::format::{Digest, Id};
 use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
-use crate::sink::Durable;
-use crate::state::{Act, Class, Fault, Head, Held, Mark, NextStream, Plan, Run, Standing, decide};
+use crate::sink::dataset::marks::{self, Marked};
+use crate::sink::dataset::{Committing, check_new, commit, evidence, go_back};
+use crate::sink::{Cut, Durable, Request};
+use crate::state::{Act, Checkpoint, Class, Fault, Head, Held, NextStream, Plan, Run, Standing, decide};
 
-/// What the stream's beginning says, as far as the keeper needs it.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Whose state becomes whose.
-    pub next: NextStream,
-    /// Id of the source.
-    pub source: Id,
-    /// The source's name of the to-state.
-    pub to_name: Vec<u8>,
-    /// Exact image size of the from-state in bytes; 0 in a whole stream.
-    pub old_size: u64,
-    /// Exact image size of the to-state in bytes.
-    pub new_size: u64,
+/// What the stream's end and the volume itself say of what was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Last link of the stream's digest chain.
+    pub digest: Digest,
+    /// Content root of the volume as it was read back, if it was.
+    pub root: Option<Digest>,
 }
 
 /// Block size of the volumes that we create, unless told otherwise: bytes.
@@ -41,6 +36,8 @@ pub struct Keeper {
     dataset: Dataset,
     device: Arc<Device>,
     plan: Plan,
+    /// What the volume is before the first change, if a run that is cut can go on.
+    beginning: Option<Checkpoint>,
     /// Dropped last: hides the device once it is closed.
     exposure: Exposure,
 }
@@ -89,7 +86,7 @@ impl Keeper {
             }
         };
         check_base(&dataset, &plan, &request)?;
-        let mut keeper = Keeper { options, request, dataset, device, plan, exposure };
+        let mut keeper = Keeper { options, request, dataset, device, plan, beginning: None, exposure };
         keeper.begin(&standing)?;
         Ok(keeper)
     }
@@ -113,9 +110,12 @@ impl Keeper {
         }
         let NextStream { stream, from, to } = self.request.next;
         let newest_mark = marks::marks(&self.dataset).pop().map(|marked| marked.snapshot.guid);
-        let run = Run { dataset: self.dataset.guid, newest_mark, stream, from, to };
+        let run = Run { home: self.dataset.guid, newest_mark, stream, from, to };
         // By itself and first: whatever is done to the volume from here on is on record.
         zfs::set(&self.dataset.name, &[(zfs::RECEIVING, &run.to_text())])?;
+        self.beginning = Some(self.request.beginning(standing));
+        // What cannot be destroyed costs space and nothing else: each says itself what it holds.
+        let _ = marks::forget_pauses(&self.dataset, self.plan.roll_back.as_ref().map(|held| held.name.as_str()));
         self.fit()?;
         match self.plan.act {
             Act::Clear => self.device.zero(0, self.device.size()?),
@@ -125,6 +125,19 @@ impl Keeper {
             }
             Act::Create | Act::Apply | Act::Already => Ok(()),
         }
+    }
+
+    /// Takes the snapshot that another run can go on from, in place of the last one; whether there is one now. Where it cannot
+    /// be done, or undone, this run goes on without.
+    pub fn pause(&mut self, _: Durable, cut: Cut) -> bool {
+        let begin = self.beginning.as_ref();
+        let Some(checkpoint) = begin.and_then(|begin| cut.checkpoint(begin, self.request.next.to)) else { return false };
+        let paused = marks::pause(&self.dataset, checkpoint);
+        if let Err(fault) = &paused {
+            self.beginning = None;
+            self.options.note(&format!("no checkpoint is kept: {}", fault.what));
+        }
+        paused.is_ok()
     }
 
     /// Grows the volume to hold the image; shrinks it only on request.
@@ -143,29 +156,24 @@ impl Keeper {
     }
 
     fn roll_back(&mut self, held: &Held, standing: &Standing) -> Result<(), Fault> {
-        let newer: Vec<&str> =
-            standing.marks.iter().rev().map(|mark| mark.name.as_str()).take_while(|name| *name != held.name).collect();
-        let lost: Vec<&str> = newer.iter().copied().chain(standing.above.iter().map(String::as_str)).collect();
-        self.options.note(&match lost.as_slice() {
-            [] if matches!(standing.head, Head::Receiving(_)) => {
-                format!("going back to {}: giving up an unfinished run", held.name)
-            }
-            [] => format!("going back to {}: giving up what was written since", held.name),
-            lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
-        });
-        zfs::release(zfs::HOLD, &self.dataset.name, &newer)?;
-        zfs::rollback(&self.dataset.name, &held.name, !lost.is_empty())?;
+        let room = self.request.new_size.max(FULL);
+        self.dataset = go_back(&self.dataset, held, standing, room, |text| self.options.note(text))?;
         self.device.invalidate();
         if self.only_reads() {
             // The run that ended here is over. Where another begins, its record takes the place of this one.
             zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
+            self.dataset = Dataset::open(&self.dataset.name)?;
         }
-        self.dataset = Dataset::open(&self.dataset.name)?;
         Ok(())
     }
 
+    /// Refuses a stream that could not be refused before its end.
+    pub fn check_end(&self, to: Option<Id>) -> Result<(), Fault> {
+        self.plan.check_end(to)
+    }
+
     /// Takes the snapshot that is the commit of what was written. `None`: the stream led to no state.
-    pub fn commit(mut self, _: Durable, to: Option<Id>, digest: Digest) -> Result<Option<Marked>, Fault> {
+    pub fn commit(mut self, _: Durable, to: Option<Id>, received: Received) -> Result<Option<Marked>, Fault> {
         let name = &self.dataset.name;
         self.plan.check_end(to)?;
         if self.only_reads() {
@@ -179,24 +187,14 @@ impl Keeper {
             zfs::inherit(name, zfs::RECEIVING)?;
             return Ok(None);
         };
-        let committed = match self.snapshot(&self.dataset, state, digest) {
-            // Somebody took the name since we looked.
-            Err(fault) if fault.class == Class::Exists => self.snapshot(&Dataset::open(name)?, state, digest),
-            taken => taken,
-        }?;
-        let settled =
-            if self.options.mark { marks::settle(&committed, self.options.hold)? } else { marks::marks(&committed).pop() };
-        self.exposure.end_run(&committed)?;
-        Ok(settled)
-    }
-
-    /// Under its final name at once, where it is to be a mark. The names that are taken are those of `seen`.
-    fn snapshot(&self, seen: &Dataset, state: Id, digest: Digest) -> Result<Dataset, Fault> {
         let Request { next, source, to_name, new_size, .. } = &self.request;
-        let name = marks::choose_name(&seen.name, &seen.snapshots, to_name, state);
-        let called = if self.options.mark { name.clone() } else { marks::pending_name(&seen.snapshots, next.stream) };
-        let mark = Mark { dataset: self.dataset.guid, source: *source, state, size: *new_size, digest, name };
-        marks::commit(&seen.name, &called, &mark)
+        let Options { mark, hold, .. } = self.options;
+        let (source, stream, size) = (*source, next.stream, *new_size);
+        let Received { digest, root } = received;
+        let (committed, marked) =
+            commit(&self.dataset, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
+        self.exposure.end_run(&committed)?;
+        Ok(marked)
     }
 
     /// A failure of a write, and why: for a quota the kernel says no more than EIO.
@@ -225,7 +223,8 @@ fn untouched(name: &str) -> Result<Dataset, Fault> {
 /// Only volumes take streams.
 fn only_volume(known: Option<Dataset>) -> Result<Option<Dataset>, Fault> {
     match known {
-        Some(dataset) if dataset.volsize.is_none() => Err(Fault::new(Class::Unsupported, "this is a file system, not a volume")),
+        Some(dataset) if dataset.volsize.is_none() => Err(Fault::new(Class::Unsupported, "this is a file system, not a volume")
+            .hint("tree-apply --dataset writes to file systems")),
         known => Ok(known),
     }
 }
@@ -237,10 +236,13 @@ fn check_base(dataset: &Dataset, plan: &Plan, request: &Request) -> Result<(), F
         Some(held) => marks.iter().find(|marked| marked.snapshot.name == held.name),
         None => marks.last(),
     };
-    match base {
-        Some(base) if plan.act == Act::Apply && base.mark.size != request.old_size => Err(Fault::new(
+    let pauses = marks::pauses(dataset);
+    let paused = plan.roll_back.as_ref().and_then(|held| pauses.iter().find(|(snapshot, _)| snapshot.name == held.name));
+    let size = paused.map(|(_, checkpoint)| checkpoint.size()).or(base.map(|base| base.mark.size));
+    match size {
+        Some(size) if plan.act == Act::Apply && size != request.old_size => Err(Fault::new(
             Class::WrongBase,
-            format!("the stream says its base has {} bytes; the mark says {}", request.old_size, base.mark.size),
+            format!("the stream says its base has {} bytes; the target says {size}", request.old_size),
         )),
         Some(_) | None => Ok(()),
     }
@@ -248,6 +250,7 @@ fn check_base(dataset: &Dataset, plan: &Plan, request: &Request) -> Result<(), F
 
 /// Makes the volume, its device shown; and says how large its blocks are.
 fn create(options: &Options, request: &Request) -> Result<(Exposure, u64), Fault> {
+    check_new(&options.properties)?;
     let block = options.block_size.unwrap_or(DEFAULT_BLOCK);
     let hide = !options.properties.iter().any(|property| property.starts_with("volmode="));
     let mut arguments = vec!["-b".to_owned(), block.to_string()];
@@ -257,12 +260,6 @@ fn create(options: &Options, request: &Request) -> Result<(Exposure, u64), Fault
         set(format!("{}=yes", zfs::HIDDEN));
     }
     for property in &options.properties {
-        if property.starts_with("keyformat=passphrase")
-            && !options.properties.iter().any(|other| other.starts_with("keylocation=file"))
-        {
-            return Err(Fault::new(Class::Usage, "a passphrase cannot be asked for here: standard input is the stream")
-                .hint("-o keylocation=file:///… or create the volume below an encrypted dataset whose key is loaded"));
-        }
         set(property.clone());
     }
     match zfs::create_volume(&options.name, volume_size(request.new_size, block), &arguments) {
@@ -305,10 +302,9 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
 /// The plan in words, for a dry run.
 fn describe(plan: &Plan, standing: &Standing) -> String {
     match &plan.roll_back {
-        Some(held) if standing.above.is_empty() => format!("would go back to {}; then {}", held.name, plan.act.would()),
-        Some(held) => {
+        Some(held) if !standing.above.is_empty() => {
             format!("would go back to {}, giving up {}; then {}", held.name, standing.above.join(", "), plan.act.would())
         }
-        None => plan.act.would().to_owned(),
+        Some(_) | None => plan.would(),
     }
 }

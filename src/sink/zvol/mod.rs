@@ -1,23 +1,23 @@
 //! A ZFS volume, committed as a snapshot.
 //!
-//! Two halves: the [`keeper`] runs `zfs` and never reads the stream; [`Zvol`] takes the stream's changes and writes them to
-//! the device that the keeper opened.
+//! [`Zvol`] keeps it: the [`keeper`] runs `zfs` and never reads the stream. [`super::Writing`] takes the stream's changes and
+//! writes them to the device that the keeper opened.
 
 mod claim;
-pub mod evidence;
 mod keeper;
-pub mod marks;
 
-use crate::flow::{Proof, Sink};
-use crate::format::{Change, Header, Image};
-use crate::state::{Class, Fault, NextStream, Overrides, Plan, Receipt};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::WriteQueue;
-use keeper::{Keeper, Request, would};
-use marks::Marked;
+use crate::flow::Carried;
+use crate::format::{Header, Image};
+use crate::host::device::Device;
+use crate::state::{Class, Fault, Overrides, Plan, Receipt};
 
-/// Writes in flight: more gained nothing on zvols, fewer lost.
-const THREADS: usize = 4;
+use super::dataset::marks::on_receipt;
+use super::manifest::Manifest;
+use super::{Cut, Durable, KEPT, Keep, Request};
+use keeper::{Keeper, Received, would};
 
 /// What the user wants of a volume.
 #[derive(Clone)]
@@ -38,6 +38,8 @@ pub struct Options {
     pub block_size: Option<u64>,
     /// Properties (`name=value`) of a volume that is created.
     pub properties: Vec<String>,
+    /// Keep a manifest of what the volume holds in this file.
+    pub manifest: Option<PathBuf>,
     /// Takes what the user should know: the target's name, and the text.
     pub notes: fn(&str, &str),
 }
@@ -48,7 +50,7 @@ impl Options {
     }
 }
 
-/// A volume as a sink.
+/// A volume as a target.
 pub struct Zvol {
     options: Options,
     stage: Stage,
@@ -56,8 +58,7 @@ pub struct Zvol {
 
 enum Stage {
     Waiting,
-    // In this order: the queue lets go of the device before the keeper hides it.
-    Writing(WriteQueue, Box<Keeper>),
+    Keeping(Box<Keeper>, Manifest),
     /// A plan that nothing comes of, and in words.
     DryRun(Plan, String),
 }
@@ -67,67 +68,86 @@ impl Zvol {
     pub fn new(options: Options) -> Zvol {
         Zvol { options, stage: Stage::Waiting }
     }
+
+    /// Everything that was written is durable: writes down where a run that is cut goes on; whether one can.
+    fn pause(&mut self, cut: Cut) -> Result<bool, Fault> {
+        let Stage::Keeping(keeper, _) = &mut self.stage else { return Ok(false) };
+        if keeper.only_reads() {
+            return Ok(false);
+        }
+        let durable = Durable::sync(&keeper.device()).map_err(|failed| keeper.explain(failed))?;
+        Ok(keeper.pause(durable, cut))
+    }
 }
 
-impl Sink for Zvol {
+impl Keep for Zvol {
     /// `None` after a dry run.
     type Done = Option<Receipt>;
 
-    fn begin(&mut self, header: &Header, image: &Image) -> Result<(), Fault> {
-        let request = Request {
-            next: NextStream::from(header),
-            source: header.source,
-            to_name: header.names.to.clone(),
-            old_size: image.old_size,
-            new_size: image.new_size,
-        };
+    fn begin(&mut self, header: &Header, image: &Image) -> Result<Option<Arc<Device>>, Fault> {
+        let request = Request::new(header, image);
         if self.options.dry_run {
             let (plan, words) = would(&self.options, &request)?;
             self.stage = Stage::DryRun(plan, words);
-            return Ok(());
+            return Ok(None);
         }
+        let manifest = Manifest::open(self.options.manifest.as_deref(), header, image)?;
         let keeper = Keeper::prepare(self.options.clone(), request)?;
-        self.stage = Stage::Writing(WriteQueue::new(keeper.device(), THREADS), Box::new(keeper));
-        Ok(())
+        let device = (!keeper.only_reads()).then(|| keeper.device());
+        self.stage = Stage::Keeping(Box::new(keeper), manifest);
+        Ok(device)
     }
 
-    fn change(&mut self, change: Change) -> Result<(), Fault> {
-        match &self.stage {
-            Stage::Writing(_, keeper) if keeper.only_reads() => Ok(()),
-            Stage::Writing(queue, keeper) => queue.push(change).map_err(|failed| keeper.explain(failed)),
-            Stage::DryRun(..) => Ok(()),
-            Stage::Waiting => Err(out_of_turn()),
+    fn touched(&mut self, offset: u64, end: u64) {
+        if let Stage::Keeping(_, manifest) = &mut self.stage {
+            manifest.touched(offset, end);
         }
     }
 
-    fn commit(self, proof: Proof) -> Result<Option<Receipt>, Fault> {
-        let (keeper, queue) = match self.stage {
-            Stage::Writing(queue, keeper) => (keeper, queue),
+    fn checkpoint(&mut self, cut: Cut) -> Result<(), Fault> {
+        self.pause(cut).map(|_| ())
+    }
+
+    fn give_up(&mut self, cut: Cut) {
+        if self.pause(cut) == Ok(true) {
+            self.options.note(KEPT);
+        }
+    }
+
+    fn explain(&mut self, failed: Fault) -> Fault {
+        match &self.stage {
+            Stage::Keeping(keeper, _) => keeper.explain(failed),
+            Stage::Waiting | Stage::DryRun(..) => failed,
+        }
+    }
+
+    fn commit(self, carried: Carried) -> Result<Option<Receipt>, Fault> {
+        let to = carried.ending.to;
+        let (keeper, manifest) = match self.stage {
+            Stage::Keeping(keeper, manifest) => (keeper, manifest),
             Stage::DryRun(plan, words) => {
-                plan.check_end(proof.ending().to)?;
+                plan.check_end(to)?;
                 self.options.note(&words);
                 return Ok(None);
             }
-            Stage::Waiting => return Err(out_of_turn()),
+            Stage::Waiting => return Err(Fault::new(Class::Io, "an end before the stream began")),
         };
-        let durable = queue.finish().map_err(|failed| keeper.explain(failed))?;
+        let (device, note) = (keeper.device(), |text: &str| self.options.note(text));
+        let durable = Durable::sync(&device).map_err(|failed| keeper.explain(failed))?;
         let already = keeper.only_reads();
-        let digest = proof.ending().digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a volume"))?;
-        let marked = keeper.commit(durable, proof.ending().to, digest)?;
-        Ok(Some(Receipt { already, ..receipt(&self.options, &proof, marked) }))
+        let digest = carried.ending.digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a volume"))?;
+        keeper.check_end(to)?;
+        // What is read back is what lies on the disk.
+        device.invalidate();
+        let manifest = match already {
+            true => manifest.write_unless_there(&*device, to, note)?,
+            false => manifest.write(&*device, to, note)?,
+        };
+        // The keeper hides it once nobody has it open.
+        drop(device);
+        let marked = keeper.commit(durable, to, Received { digest, root: manifest.root() })?;
+        manifest.keep()?;
+        let receipt = carried.receipt("zvol-apply", &self.options.name);
+        Ok(Some(on_receipt(marked, Receipt { already, ..receipt })))
     }
-}
-
-fn receipt(options: &Options, proof: &Proof, marked: Option<Marked>) -> Receipt {
-    let mut receipt = proof.receipt("zvol-apply", &options.name);
-    if let Some(marked) = marked {
-        receipt.marked = !marked.is_pending();
-        receipt.snapshot_guid = Some(marked.snapshot.guid);
-        receipt.snapshot = Some(marked.snapshot.name);
-    }
-    receipt
-}
-
-fn out_of_turn() -> Fault {
-    Fault::new(Class::Io, "a change before the stream began")
 }

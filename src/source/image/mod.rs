@@ -1,6 +1,7 @@
 //! A raw image file or block device: whole, or what differs from a base image.
 
 mod ahead;
+mod parts;
 mod compare;
 mod input;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use self::ahead::{InOrder, Part};
 use self::compare::Pair;
 use self::input::{Access, Input};
+pub use self::parts::ImageParts;
 use crate::flow::{Ending, Source};
 use crate::format::{Change, Digest, Header, Id, Image, Names, Pool, wire};
 use crate::state::{Class, ContentRoot, Fault, State, file_source, file_state};
@@ -91,7 +93,7 @@ impl Source for ImageFile {
         &self.header
     }
 
-    fn image(&self) -> &Image {
+    fn object(&self) -> &Image {
         &self.image
     }
 

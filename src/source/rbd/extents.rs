@@ -32,6 +32,8 @@ pub(super) struct Search {
     pub layout: Layout,
     pub way: Way,
     pub shape: Shape,
+    /// The part of the image that is asked for, in bytes: begins and ends at multiples of the grain, or at the image's end.
+    pub range: (u64, u64),
 }
 
 /// How the pieces are found.
@@ -196,7 +198,7 @@ fn find_pieces(search: &Search, desk: &Desk<'_>) -> Result<ControlFlow<()>, Faul
     let mut ranges = Ranges::new(size, search.layout.period(), PIECE);
     let flow = match search.way {
         Way::Nowhere => ControlFlow::Continue(()),
-        Way::Everywhere => desk.hand_out(Pieces { ranges: &ranges, at: 0 }),
+        Way::Everywhere => desk.hand_out(Pieces { ranges: &ranges, at: 0 }.filter(|piece| meets(*piece, search.range))),
         Way::Maps => {
             let from = search.from.as_deref();
             let mut last = 0;
@@ -206,7 +208,9 @@ fn find_pieces(search: &Search, desk: &Desk<'_>) -> Result<ControlFlow<()>, Faul
                 let period = offset / search.layout.period();
                 ascends = period >= last;
                 last = period;
-                if ascends { desk.hand_out(ranges.add(offset, len)) } else { ControlFlow::Break(()) }
+                let mut pieces = ranges.add(offset, len);
+                pieces.retain(|piece| meets(*piece, search.range));
+                if ascends { desk.hand_out(pieces) } else { ControlFlow::Break(()) }
             })?;
             if !ascends {
                 return Err(Fault::new(Class::Io, "librbd reported changed objects out of order")
@@ -215,7 +219,12 @@ fn find_pieces(search: &Search, desk: &Desk<'_>) -> Result<ControlFlow<()>, Faul
             flow
         }
     };
-    Ok(if flow.is_continue() { desk.hand_out(ranges.finish()) } else { flow })
+    let last = ranges.finish().filter(|piece| meets(*piece, search.range));
+    Ok(if flow.is_continue() { desk.hand_out(last) } else { flow })
+}
+
+fn meets(one: (u64, u64), other: (u64, u64)) -> bool {
+    one.0 < other.1 && other.0 < one.1
 }
 
 /// Every piece of an image, one after the other.
@@ -260,9 +269,12 @@ fn search_piece(search: &Search, (start, end): (u64, u64), stop: &AtomicBool) ->
     match outcome {
         Err(fault) => Some(Err(fault)),
         Ok(ControlFlow::Break(())) => None,
-        Ok(ControlFlow::Continue(())) => Some(search.shape.extents(raws, start, end).ok_or_else(|| {
-            Fault::new(Class::Io, format!("librbd reported overlapping differences behind byte {start}"))
-                .hint("please report this with the version of librbd and the image's striping")
-        })),
+        Ok(ControlFlow::Continue(())) => Some(search.shape.extents(raws, start, end).map_or_else(
+            || {
+                Err(Fault::new(Class::Io, format!("librbd reported overlapping differences behind byte {start}"))
+                    .hint("please report this with the version of librbd and the image's striping"))
+            },
+            |extents| Ok(extents.into_iter().filter_map(|extent| extent.within(search.range)).collect()),
+        )),
     }
 }

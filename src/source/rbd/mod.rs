@@ -1,8 +1,8 @@
 //! A snapshot of a Ceph RBD image: whole, or what changed since an earlier one.
 
 mod extents;
+mod resume;
 mod shape;
-mod spec;
 mod window;
 mod witness;
 
@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use extents::{Extents, Search, Way};
 use shape::Shape;
-pub use spec::Spec;
 use window::Window;
 use witness::Witness;
 
 use crate::flow::{Ending, Source};
 use crate::format::{Change, Header, Id, Image as ImageHeader, Names};
-use crate::host::ceph::{Access, Cluster, Image, Pool, Snapshot, feature, flag};
-use crate::state::{Class, Fault, RbdImage, State, StateList, rbd_source, rbd_state};
+use crate::host::ceph::{Access, Found, Image, Marks, Snapshot, Spec, feature, flag};
+use crate::source::resumed;
+use crate::state::{Class, Fault, RESUME, State, StateList, rbd_source, rbd_state};
 
 /// Reads in flight unless told otherwise: on a link of 2 ms more bring no more, and their buffers are 12 MiB at most.
 pub const DEFAULT_JOBS: usize = 64;
@@ -39,7 +39,7 @@ pub enum Trust {
 /// How an RBD snapshot is to be sent.
 #[derive(Clone, Debug)]
 pub struct RbdOptions {
-    /// Name of the snapshot to begin from; `None`: the whole image.
+    /// Name of the snapshot to begin from, or the token of a checkpoint; `None`: the whole image.
     pub from: Option<String>,
     /// Most reads in flight.
     pub jobs: usize,
@@ -49,21 +49,36 @@ pub struct RbdOptions {
 
 /// An RBD snapshot as a source.
 pub struct Rbd {
-    header: Header,
-    image: ImageHeader,
-    window: Window,
-    opened: Opened,
-    witness: Witness,
-    note: Option<String>,
+    /// What is sent.
+    pub changes: Box<dyn Source>,
+    /// What the user should know but need not act on.
+    pub note: Option<String>,
 }
 
-/// An image that was found, before a state of it was chosen.
-struct Opened {
-    pool: Arc<Pool>,
-    fsid: String,
-    pool_id: u64,
-    namespace: String,
-    image_id: String,
+/// What was chosen to be sent.
+struct Chosen {
+    found: Found,
+    marks: Marks,
+    spec: Spec,
+    to: Snapshot,
+    jobs: usize,
+    trust: Trust,
+}
+
+/// What changed between two snapshots, in a range of the image; or all that there is.
+struct Between {
+    header: Header,
+    image: ImageHeader,
+    /// `None`: all was said.
+    window: Option<Window>,
+    witness: Witness,
+    chosen: Arc<Chosen>,
+}
+
+/// What identifies a snapshot: as it was received, where it is a mark; else as itself.
+struct Known {
+    source: Id,
+    state: Id,
 }
 
 impl Rbd {
@@ -73,99 +88,133 @@ impl Rbd {
             Fault::new(Class::Usage, format!("{spec} without a snapshot is the live image, which changes while it is read"))
                 .hint(format!("name a snapshot: {spec}@SNAP; `rbd snap create {spec}@SNAP` makes one"))
         })?;
-        let (opened, head) = Opened::find(access, spec)?;
-        let snapshots = head.snapshots()?;
-        let to = chosen(&snapshots, to_name, spec)?;
-        let from = options.from.as_deref().map(|name| chosen(&snapshots, name, spec)).transpose()?;
-        if let Some(from) = from.filter(|from| from.id > to.id) {
-            let name = from.name.to_string_lossy();
-            return Err(Fault::new(Class::WrongBase, format!("the snapshot to begin from, {name}, is newer than {to_name}"))
-                .hint("an increment leads forward only"));
+        let (found, head) = Found::open(access, spec)?;
+        let marks = Marks::load(&head)?;
+        let to = chosen(&marks.snapshots, to_name, spec)?.clone();
+        let RbdOptions { jobs, trust, .. } = *options;
+        let chosen = Arc::new(Chosen { found, marks, spec: spec.clone(), to, jobs, trust });
+        if let Some(token) = options.from.as_deref().filter(|from| from.starts_with(RESUME)) {
+            let (changes, note) = resumed::open(chosen, token)?;
+            return Ok(Rbd { changes, note: Some(note) });
         }
-        let (image, witness) = Witness::look(head, &opened.pool, to.id, from.map(|from| from.id))?;
-        let (overlap, layout) = (image.overlap()?, image.layout()?);
-
-        let source = rbd_source(opened.identity());
-        let state = |snapshot: &Snapshot| rbd_state(opened.identity(), snapshot.id);
-        let name = |snapshot: &Snapshot| snapshot.name.as_bytes().to_vec();
-        let names = Names { source: spec.image_name().into_bytes(), from: from.map(name).unwrap_or_default(), to: name(to) };
-        let header = Header::new(source, from.map(state), Some(state(to)), names);
-        let described = ImageHeader::new(from.map_or(0, |from| from.size), to.size);
-
-        let (way, note) = match from {
-            Some(from) if from.id == to.id => (Way::Nowhere, None),
-            // librbd 16.2 aborts when it is asked for the changed objects of an image without any.
-            _ if to.size == 0 => (Way::Nowhere, None),
-            // The maps of a clone know nothing of its parent, and the parent's may be wrong where nobody looked.
-            None if overlap > 0 => (Way::Everywhere, None),
-            None if options.trust == Trust::Nothing => (Way::Everywhere, None),
-            Some(_) if options.trust != Trust::Changes => (Way::Everywhere, None),
-            _ => match distrusted(&opened, &snapshots, from.map_or(0, |from| from.id), to.id)? {
-                None => (Way::Maps, None),
-                Some(why) => (Way::Everywhere, Some(format!("{why}: every object is asked, which takes longer"))),
-            },
-        };
-        let image = Arc::new(image);
-        let shape = Shape { grain: described.grain.into(), size: to.size, overlap };
-        let from = from.map(|from| from.name.clone());
-        let extents = Extents::start(Search { image: image.clone(), from, layout, way, shape })?;
-        let window = Window::new(image, extents, options.jobs, header.is_whole());
-        Ok(Rbd { header, image: described, window, opened, witness, note })
+        let from = options.from.as_deref().map(|name| chosen.base(name)).transpose()?;
+        let (between, note) = Between::open(&chosen, from, (0, chosen.to.size))?;
+        Ok(Rbd { changes: Box::new(between), note })
     }
 
-    /// The states of an image that can be sent: its user snapshots, oldest first.
+    /// The states of an image that can be sent: its user snapshots, oldest first. One that is a mark is in the list twice: by
+    /// its name as what it was received as, and with an `@` before its name as itself.
     pub fn states(access: &Access, spec: &Spec) -> Result<StateList, Fault> {
         if spec.snapshot.is_some() {
             return Err(Fault::new(Class::Usage, format!("{spec} is one state; an image has states"))
                 .hint(format!("--states {}", spec.image_name())));
         }
-        let (opened, head) = Opened::find(access, spec)?;
-        let states = head.snapshots()?.into_iter().filter(|snapshot| snapshot.is_users).map(|snapshot| {
-            Ok(State {
-                id: rbd_state(opened.identity(), snapshot.id),
-                seconds: head.seconds(snapshot.id)?,
-                bytes: snapshot.size,
-                name: snapshot.name.into_bytes(),
-            })
-        });
-        Ok(StateList { states: states.collect::<Result<_, Fault>>()? })
-    }
-
-    /// What the user should know but need not act on.
-    pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
+        let (found, head) = Found::open(access, spec)?;
+        let marks = Marks::load(&head)?;
+        let mut list = StateList::default();
+        for snapshot in marks.snapshots.iter().filter(|snapshot| snapshot.is_users) {
+            let seconds = head.seconds(snapshot.id)?;
+            let line = |known: &Known, name| State { id: known.state, seconds, bytes: snapshot.size, name };
+            let (known, itself) = (Known::new(&found, &marks, snapshot), Known::itself(&found, snapshot));
+            let name = snapshot.name.as_bytes();
+            if itself.state != known.state {
+                list.states.push(line(&itself, [b"@", name].concat()));
+            }
+            list.states.push(line(&known, name.to_vec()));
+        }
+        Ok(list)
     }
 }
 
-impl Opened {
-    fn find(access: &Access, spec: &Spec) -> Result<(Opened, Image), Fault> {
-        let cluster = Cluster::connect(access)?;
-        let pool = Pool::open(&cluster, &spec.pool, &spec.namespace)?;
-        let head = Image::open(&pool, &spec.image).map_err(|fault| match (fault.class, pool.in_trash(&spec.image)) {
-            (Class::NotFound, Some(id)) => Fault::new(Class::Unsupported, "the image is in the trash")
-                .hint(format!("`rbd trash restore {}/{id}` brings it back", spec.pool)),
-            (Class::NotFound, None) => fault.hint(format!("`rbd ls {}` lists the images", spec.pool)),
-            _ => fault,
-        })?;
-        let features = head.features()?;
-        if features & feature::MIGRATING != 0 {
-            return Err(Fault::new(Class::Unsupported, "the image is being migrated: its ids and snapshots are about to change")
-                .hint("`rbd migration commit` or `rbd migration abort` ends the migration"));
-        }
-        if features & feature::NON_PRIMARY != 0 {
-            return Err(Fault::new(
-                Class::Unsupported,
-                "the image is a mirror's receiving end, where snapshots appear before their content has arrived",
-            )
-            .hint("read it on the primary cluster, or promote it"));
-        }
-        let pool_id = u64::try_from(pool.id()).map_err(|_| Fault::new(Class::Io, "the pool has no number"))?;
-        let (fsid, image_id) = (cluster.fsid()?, head.id()?);
-        Ok((Opened { pool, fsid, pool_id, namespace: spec.namespace.clone(), image_id }, head))
+/// A snapshot to begin from, and the id that it goes by.
+#[derive(Clone)]
+struct Base {
+    snapshot: Snapshot,
+    state: Id,
+}
+
+impl Chosen {
+    /// The snapshot of this name; behind an `@`, as itself.
+    fn base(&self, name: &str) -> Result<Base, Fault> {
+        let snapshot = chosen(&self.marks.snapshots, name.strip_prefix('@').unwrap_or(name), &self.spec)?.clone();
+        let known = match name.starts_with('@') {
+            true => Known::itself(&self.found, &snapshot),
+            false => Known::new(&self.found, &self.marks, &snapshot),
+        };
+        Ok(Base { snapshot, state: known.state })
     }
 
-    fn identity(&self) -> RbdImage<'_> {
-        RbdImage { fsid: &self.fsid, pool: self.pool_id, namespace: &self.namespace, image_id: &self.image_id }
+    /// The user's snapshot that goes by this id.
+    fn of_state(&self, state: Id) -> Option<Base> {
+        let snapshots = self.marks.snapshots.iter().filter(|snapshot| snapshot.is_users);
+        let is = |snapshot: &&Snapshot| {
+            Known::new(&self.found, &self.marks, snapshot).state == state || Known::itself(&self.found, snapshot).state == state
+        };
+        snapshots.rev().find(is).map(|snapshot| Base { snapshot: snapshot.clone(), state })
+    }
+
+    /// Whose state becomes whose.
+    fn header(&self, from: Option<Id>, from_name: &[u8]) -> Header {
+        let known = Known::new(&self.found, &self.marks, &self.to);
+        let names =
+            Names { source: self.spec.image_name().into_bytes(), from: from_name.to_vec(), to: self.to.name.as_bytes().to_vec() };
+        Header::new(known.source, from, Some(known.state), names)
+    }
+
+    /// How what differs is found; and what the user should know of that.
+    fn way(&self, from: Option<&Snapshot>, overlap: u64) -> Result<(Way, Option<String>), Fault> {
+        let to = &self.to;
+        Ok(match from {
+            Some(from) if from.id == to.id => (Way::Nowhere, None),
+            // librbd 16.2 aborts when it is asked for the changed objects of an image without any.
+            _ if to.size == 0 => (Way::Nowhere, None),
+            // The maps of a clone know nothing of its parent, and the parent's may be wrong where nobody looked.
+            None if overlap > 0 => (Way::Everywhere, None),
+            None if self.trust == Trust::Nothing => (Way::Everywhere, None),
+            Some(_) if self.trust != Trust::Changes => (Way::Everywhere, None),
+            _ => match distrusted(&self.found, &self.marks.snapshots, from.map_or(0, |from| from.id), to.id)? {
+                None => (Way::Maps, None),
+                Some(why) => (Way::Everywhere, Some(format!("{why}: every object is asked, which takes longer"))),
+            },
+        })
+    }
+}
+
+impl Between {
+    /// What differs in a range, in bytes; and what the user should know.
+    fn open(chosen: &Arc<Chosen>, from: Option<Base>, range: (u64, u64)) -> Result<(Between, Option<String>), Fault> {
+        let to = &chosen.to;
+        let since = from.as_ref().map(|base| &base.snapshot);
+        if let Some(from) = since.filter(|from| from.id > to.id) {
+            let (from, to) = (from.name.to_string_lossy(), to.name.to_string_lossy());
+            return Err(Fault::new(Class::WrongBase, format!("the snapshot to begin from, {from}, is newer than {to}"))
+                .hint("an increment leads forward only"));
+        }
+        let found = &chosen.found;
+        let head = Image::open_by_id(&found.pool, &found.image_id)?;
+        let (image, witness) = Witness::look(head, &found.pool, to.id, since.map(|from| from.id))?;
+        let (overlap, layout) = (image.overlap()?, image.layout()?);
+        let header = chosen.header(from.as_ref().map(|base| base.state), since.map_or(b"", |from| from.name.as_bytes()));
+        let described = ImageHeader::new(since.map_or(0, |from| from.size), to.size);
+        let (way, note) = chosen.way(since, overlap)?;
+        let image = Arc::new(image);
+        let shape = Shape { grain: described.grain.into(), size: to.size, overlap };
+        let from = since.map(|from| from.name.clone());
+        let extents = Extents::start(Search { image: image.clone(), from, layout, way, shape, range })?;
+        let window = Some(Window::new(image, extents, chosen.jobs, header.is_whole()));
+        Ok((Between { header, image: described, window, witness, chosen: chosen.clone() }, note))
+    }
+}
+
+impl Known {
+    fn new(found: &Found, marks: &Marks, snapshot: &Snapshot) -> Known {
+        let marked = marks.mark(snapshot).map(|marked| marked.mark);
+        marked.map_or_else(|| Known::itself(found, snapshot), |mark| Known { source: mark.source, state: mark.state })
+    }
+
+    /// A snapshot as itself, whatever it was received as.
+    fn itself(found: &Found, snapshot: &Snapshot) -> Known {
+        Known { source: rbd_source(found.identity()), state: rbd_state(found.identity(), snapshot.id) }
     }
 }
 
@@ -191,8 +240,8 @@ fn chosen<'a>(snapshots: &'a [Snapshot], name: &str, spec: &Spec) -> Result<&'a 
 /// Older librbd look at the first snapshot's flags only, so each is looked at here. And librbd (16.2.15 at least) loses
 /// removals by the maps when the image was smaller at a snapshot in between: what was cut off there and is a hole in the
 /// to-state is not reported.
-fn distrusted(opened: &Opened, snapshots: &[Snapshot], from: u64, to: u64) -> Result<Option<String>, Fault> {
-    let mut image = Image::open_by_id(&opened.pool, &opened.image_id)?;
+fn distrusted(found: &Found, snapshots: &[Snapshot], from: u64, to: u64) -> Result<Option<String>, Fault> {
+    let mut image = Image::open_by_id(&found.pool, &found.image_id)?;
     if image.features()? & feature::FAST_DIFF == 0 {
         return Ok(Some("the image has no fast-diff".to_owned()));
     }
@@ -212,22 +261,25 @@ fn distrusted(opened: &Opened, snapshots: &[Snapshot], from: u64, to: u64) -> Re
     Ok(None)
 }
 
-impl Source for Rbd {
+impl Source for Between {
     fn header(&self) -> &Header {
         &self.header
     }
 
-    fn image(&self) -> &ImageHeader {
+    fn object(&self) -> &ImageHeader {
         &self.image
     }
 
     fn change(&mut self) -> Result<Option<Change>, Fault> {
-        self.window.change()
+        let change = self.window.as_mut().map_or(Ok(None), Window::change)?;
+        if change.is_none() {
+            self.window = None;
+        }
+        Ok(change)
     }
 
     fn finish(&mut self) -> Result<Ending, Fault> {
-        self.witness.confirm(&self.opened.pool, &self.opened.image_id)?;
-        let to: Option<Id> = self.header.to;
-        Ok(Ending { to, digest: None })
+        self.witness.confirm(&self.chosen.found.pool, &self.chosen.found.image_id)?;
+        Ok(Ending { to: self.header.to, digest: None })
     }
 }

@@ -17,6 +17,14 @@ pub(super) struct Extent {
     pub zero: bool,
 }
 
+impl Extent {
+    /// What of it lies in a range.
+    pub fn within(self, (start, end): (u64, u64)) -> Option<Extent> {
+        let cut = Extent { offset: self.offset.max(start), end: self.end.min(end), ..self };
+        (cut.offset < cut.end).then_some(cut)
+    }
+}
+
 /// Changed parts of an image in multiples of the stripe period, merged and cut into pieces of bounded size.
 pub(super) struct Ranges {
     /// A multiple of the stripe period that pieces are cut at.

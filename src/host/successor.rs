@@ -1,0 +1,85 @@
+//! A file that takes another's place once it is whole.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::state::{Class, Fault};
+
+/// The next content of a file, written beside it as `FILE.new`. Dropped before [`Successor::take_place`] it is removed, and
+/// the file stays as it was.
+pub struct Successor {
+    /// Free of links, as far as it exists: a rename would replace the link.
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Successor {
+    /// Whether there can be one, found out without leaving a trace: a refusal should come before anything else is done.
+    pub fn check(path: &Path) -> Result<(), Fault> {
+        let failed = |error: &io::Error| Fault::io(format!("{} cannot be written", path.display()), error);
+        match path.metadata() {
+            Ok(meta) if !meta.is_file() => {
+                return Err(Fault::new(Class::Unsupported, format!("{} is not a regular file", path.display())));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        access(directory(&free_of_links(path)), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(&error.into()))
+    }
+
+    /// Begins it, with the permissions that the file has.
+    pub fn create(path: &Path) -> Result<Successor, Fault> {
+        let path = free_of_links(path);
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let failed = |error: &io::Error| Fault::io(format!("making {}", temporary.display()), error);
+        let file = File::create(&temporary).map_err(|error| failed(&error))?;
+        let successor = Successor { path, temporary: temporary.clone(), file };
+        if let Ok(meta) = successor.path.metadata() {
+            successor.file.set_permissions(meta.permissions()).map_err(|error| failed(&error))?;
+        }
+        Ok(successor)
+    }
+
+    /// What is to be written to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes what was written durable, so that nothing but the rename is left to do.
+    pub fn sync(&self) -> Result<(), Fault> {
+        self.file.sync_all().map_err(|error| self.failed("making it durable:", &error))
+    }
+
+    /// Takes the file's place, durably.
+    pub fn take_place(self) -> Result<(), Fault> {
+        fs::rename(&self.temporary, &self.path)
+            .and_then(|()| File::open(directory(&self.path))?.sync_all())
+            .map_err(|error| self.failed("putting it in its place:", &error))
+    }
+
+    fn failed(&self, tried: &str, error: &io::Error) -> Fault {
+        Fault::io(format!("{tried} {}", self.temporary.display()), error)
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Once it has taken its place there is nothing of this name any more. One that stays is overwritten by the next.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+fn free_of_links(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

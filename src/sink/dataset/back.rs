@@ -1,0 +1,36 @@
+//! The way back to a mark.
+
+use super::marks;
+use crate::host::zfs::{self, Dataset};
+use crate::state::{Fault, Head, Held, Standing};
+
+/// Goes back to what `held` holds, and says what is given up. `room`: bytes that are to be written afterwards, for which it is
+/// waited until the pool has given back what was given up. The dataset as it is then.
+pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, note: impl Fn(&str)) -> Result<Dataset, Fault> {
+    let name = &dataset.name;
+    let resumed = standing.checkpoint.as_ref().filter(|resumable| resumable.held == *held);
+    let newer = standing.marks.iter().rev().map(|mark| mark.name.as_str()).take_while(|name| *name != held.name);
+    let newer: Vec<&str> = if resumed.is_some() { Vec::new() } else { newer.collect() };
+    let above = resumed.map_or(&standing.above, |resumable| &resumable.above);
+    let lost: Vec<&str> = newer.iter().copied().chain(above.iter().map(String::as_str)).collect();
+    note(&match lost.as_slice() {
+        [] if resumed.is_some() => "going on from where an unfinished run was cut".to_owned(),
+        [] if matches!(standing.head, Head::Receiving(_)) => {
+            format!("going back to {}: giving up an unfinished run", held.name)
+        }
+        [] => format!("going back to {}: giving up what was written since", held.name),
+        lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
+    });
+    zfs::release(zfs::HOLD, name, &newer)?;
+    if resumed.is_none() {
+        // They are ours, and lie above what is gone back to.
+        marks::forget_pauses(dataset, None)?;
+    }
+    let freed = zfs::written_since(name, &held.name)?;
+    zfs::rollback(name, &held.name, !lost.is_empty())?;
+    // What was given up counts as available at once, and can be written to only later.
+    if zfs::available(name)?.saturating_sub(freed) < room {
+        zfs::wait_until_freed(name)?;
+    }
+    Dataset::open(name)
+}

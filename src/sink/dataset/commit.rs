@@ -1,0 +1,50 @@
+//! The commit: a snapshot that carries its record.
+
+use super::marks::{self, Marked};
+use crate::format::{Digest, Id};
+use crate::host::zfs::Dataset;
+use crate::state::{Class, Fault, Mark};
+
+/// What is to be committed, and as what.
+pub struct Committing<'a> {
+    /// Id of the source.
+    pub source: Id,
+    /// Id of the state that was received.
+    pub state: Id,
+    /// The source's name of it.
+    pub to_name: &'a [u8],
+    /// Id of the stream.
+    pub stream: Id,
+    /// Exact size of an image in bytes; 0 for a tree.
+    pub size: u64,
+    /// Last link of the stream's digest chain.
+    pub digest: Digest,
+    /// Content root of an image that was read back.
+    pub root: Option<Digest>,
+    /// Give the snapshot its final name.
+    pub mark: bool,
+    /// And hold the newest mark against destruction.
+    pub hold: bool,
+}
+
+/// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable.
+pub fn commit(seen: &Dataset, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
+    let committed = match snapshot(seen, what) {
+        // Somebody took the name since we looked.
+        Err(fault) if fault.class == Class::Exists => snapshot(&Dataset::open(&seen.name)?, what),
+        taken => taken,
+    }?;
+    let marked = if what.mark { marks::settle(&committed, what.hold)? } else { marks::marks(&committed).pop() };
+    // It is committed, whatever becomes of these.
+    let _ = marks::forget_pauses(&committed, None);
+    Ok((committed, marked))
+}
+
+/// Under its final name at once, where it is to be a mark. The names that are taken are those of `seen`.
+fn snapshot(seen: &Dataset, what: &Committing<'_>) -> Result<Dataset, Fault> {
+    let Committing { source, state, size, digest, root, .. } = *what;
+    let name = marks::choose_name(&seen.name, &seen.snapshots, what.to_name, state);
+    let called = if what.mark { name.clone() } else { marks::pending_name(&seen.snapshots, what.stream) };
+    let mark = Mark { home: seen.guid, source, state, aliases: Vec::new(), size, digest, root, name };
+    marks::commit(&seen.name, &called, &mark)
+}

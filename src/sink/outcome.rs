@@ -1,0 +1,12 @@
+//! What became of a stream.
+
+use crate::state::Receipt;
+
+/// What became of a stream that a target took, which keeps its state in a record beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target is in the stream's to-state, durably.
+    Done(Box<Receipt>),
+    /// A dry run: the stream is whole, and this would be done with it, in words.
+    Would(String),
+}

@@ -1,0 +1,239 @@
+//! A directory as a target. Its state is kept in a record beside it.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::aside::another_way;
+use super::entries::{Before, Entries};
+use super::keep::{Already, Keep, Prepared, Run};
+use crate::flow::Ending;
+use crate::format::{Digest, Header, Time};
+use crate::host::record::{HeldState, Progress, Receiving, Record, RecordFile, standing};
+use crate::host::stamp::{Between, Evidence};
+use crate::host::tree::Dir;
+use crate::sink::dataset::marks::Marked;
+use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Standing, decide};
+
+/// A directory, and what the user wants of it.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// A whole stream may replace content that is there.
+    pub replace: bool,
+    /// Nobody changed the target since its record was made: the user knows.
+    pub trust: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+impl Directory {
+    /// What it holds; it is claimed for the moment of the look.
+    pub fn standing(&self) -> Result<Standing, Fault> {
+        Keeper::open(&self.path, self.trust)?.standing()
+    }
+}
+
+impl Keep for Directory {
+    type Run = Recorded;
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn prepare(&self, header: &Header) -> Result<Prepared<Recorded>, Fault> {
+        let mut keeper = Keeper::open(&self.path, self.trust)?;
+        let standing = keeper.standing()?;
+        let overrides = Overrides { rollback: false, replace: self.replace };
+        let plan = decide(&standing, NextStream::from(header), overrides).map_err(|fault| explain(fault, &standing.head))?;
+        match plan.act {
+            Act::Already => Ok(Prepared::Already(Box::new(Already { plan, marked: None, claim: keeper.root }))),
+            act @ (Act::Create | Act::Clear | Act::Apply) if self.dry_run => Ok(Prepared::DryRun(act.would().to_owned())),
+            act @ (Act::Create | Act::Clear | Act::Apply) => {
+                if let (Act::Apply, Head::AtMark, Some(root)) = (act, &standing.head, &keeper.root) {
+                    Entries::check(root)?;
+                }
+                let (run, before) = keeper.begin(act, header)?;
+                Ok(Prepared::Write { run, before, is_increment: act == Act::Apply })
+            }
+        }
+    }
+}
+
+fn explain(fault: Fault, head: &Head) -> Fault {
+    let is_changed = *head == Head::WrittenSince;
+    if is_changed { fault.hint("--trust takes it as it is, if you know that nobody changed it") } else { fault }
+}
+
+/// A directory that was looked at, and is held for us alone if it exists.
+struct Keeper {
+    /// Free of links, as far as it exists.
+    path: PathBuf,
+    /// `None`: there is no such directory yet.
+    root: Option<Dir>,
+    records: RecordFile,
+    record: Option<Record>,
+    /// Nobody changed it since its record was made: the user knows.
+    trust: bool,
+}
+
+impl Keeper {
+    /// Looks at a directory and claims it.
+    fn open(path: &Path, trust: bool) -> Result<Keeper, Fault> {
+        let looking = |error| Fault::io("looking at the target", &error);
+        let meta = match path.metadata() {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+                return Keeper::absent(path, trust);
+            }
+            Err(error) => return Err(looking(error)),
+        };
+        if !meta.is_dir() {
+            return Err(Fault::new(Class::Unsupported, "the target is no directory")
+                .hint("image-apply writes to files and devices, zvol-apply to ZFS volumes"));
+        }
+        let path = path.canonicalize().map_err(looking)?;
+        if path.file_name().is_none() {
+            return Err(Fault::new(Class::Unsupported, "the root of the file system has no place beside it for a record"));
+        }
+        let root = Dir::root(&path)?;
+        root.lock()?;
+        let is = root.meta()?;
+        if (is.inode, is.device) != (meta.ino(), meta.dev()) {
+            return Err(Fault::new(Class::Busy, "the target was replaced just now").hint("try again"));
+        }
+        let records = RecordFile::beside(&path);
+        let record = records.read()?;
+        Ok(Keeper { path, root: Some(root), records, record, trust })
+    }
+
+    /// A directory that is to be made. What a record says of one that is gone is over.
+    fn absent(path: &Path, trust: bool) -> Result<Keeper, Fault> {
+        let no_name = || Fault::new(Class::NotFound, "the target is not there, and has no name to make it by");
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = parent.canonicalize().map_err(|error| Fault::io(parent.display(), &error))?;
+        let path = parent.join(path.file_name().ok_or_else(no_name)?);
+        let records = RecordFile::beside(&path);
+        Ok(Keeper { path, root: None, records, record: None, trust })
+    }
+
+    /// What decides about the next stream.
+    fn standing(&mut self) -> Result<Standing, Fault> {
+        let Some(root) = &mut self.root else { return Ok(standing(Head::Absent, None, None)) };
+        let now = root.evidence()?;
+        let trusted = |record: &Record| self.trust && record.held.is_some();
+        let ours = self.record.as_ref().filter(|record| is_same(&record.seen, &now) || trusted(record));
+        let head = match ours {
+            Some(record) if trusted(record) => record.head(Between::Untouched),
+            Some(record) => record.head(record.seen.between(&now)),
+            None => Head::Foreign,
+        };
+        // Where a run was broken off, somebody may have emptied it: then nothing is there that an increment could begin from.
+        let is_blank = matches!(head, Head::Receiving(_) | Head::Foreign) && root.is_empty()?;
+        let head = if is_blank { Head::Blank } else { head };
+        Ok(standing(head, ours, None))
+    }
+
+    /// Writes down that a run begins, and empties the root for a whole stream. What an earlier run of the same stream has done.
+    fn begin(self, act: Act, header: &Header) -> Result<(Recorded, Before), Fault> {
+        let root = match self.root {
+            Some(root) => root,
+            None => create(&self.path)?,
+        };
+        // What is being replaced can no longer be begun from.
+        let record = self.record.filter(|_| act == Act::Apply);
+        let (held, earlier) = record.map_or((None, None), |record| (record.held, record.receiving));
+        let earlier = earlier.and_then(|run| run.directory);
+        let before = before(earlier.as_ref());
+        let progress = match earlier {
+            Some(progress) => progress,
+            None => Progress { modified: root.meta()?.modified, plan: None },
+        };
+        let mut run = Recorded { path: self.path, records: self.records, root, receiving: Receiving::of(header), held, progress };
+        run.say()?;
+        if act != Act::Apply {
+            run.root.clear()?;
+        }
+        Ok((run, before))
+    }
+}
+
+/// It is the directory that was looked at then.
+fn is_same(before: &Evidence, now: &Evidence) -> bool {
+    matches!((before, now), (Evidence::File(before), Evidence::File(now)) if before.inode == now.inode)
+}
+
+fn create(path: &Path) -> Result<Dir, Fault> {
+    let made_meanwhile = || Fault::new(Class::Busy, "another run made the target just now").hint("try again");
+    let mut root = Dir::make_root(path).map_err(|fault| if path.exists() { made_meanwhile() } else { fault })?;
+    root.lock()?;
+    if root.is_empty()? { Ok(root) } else { Err(made_meanwhile()) }
+}
+
+/// How far the run has come that was broken off.
+fn before(earlier: Option<&Progress>) -> Before {
+    match earlier {
+        None => Before::Nothing,
+        Some(Progress { plan: Some(_), .. }) => Before::Placing,
+        Some(Progress { plan: None, .. }) => Before::Going,
+    }
+}
+
+/// A run that is on record.
+pub struct Recorded {
+    path: PathBuf,
+    root: Dir,
+    records: RecordFile,
+    receiving: Receiving,
+    held: Option<HeldState>,
+    progress: Progress,
+}
+
+impl Recorded {
+    fn say(&self) -> Result<(), Fault> {
+        let run = Receiving { directory: Some(self.progress.clone()), ..self.receiving.clone() };
+        self.records.say_receiving(None, self.root.evidence()?, run, self.held.clone())
+    }
+}
+
+impl Run for Recorded {
+    fn root(&self) -> Result<Dir, Fault> {
+        self.root.again()
+    }
+
+    fn modified(&self) -> Time {
+        self.progress.modified
+    }
+
+    fn lacks(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lacks)
+    }
+
+    fn all_gone(&mut self, plan: Digest) -> Result<(), Fault> {
+        match self.progress.plan {
+            Some(before) if before == plan => Ok(()),
+            Some(_) => Err(another_way()),
+            None => {
+                self.progress.plan = Some(plan);
+                self.say()
+            }
+        }
+    }
+
+    fn spoil(&mut self) -> Result<(), Fault> {
+        self.receiving.to = None;
+        self.say()
+    }
+
+    /// The record says what the directory holds.
+    fn commit(self, header: &Header, ending: Ending, lacks: bool) -> Result<Option<Marked>, Fault> {
+        let is = self.root.meta()?;
+        if !self.path.metadata().is_ok_and(|meta| (meta.ino(), meta.dev()) == (is.inode, is.device)) {
+            return Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written"));
+        }
+        let held = HeldState::of(header, ending.to, ending.digest, 0);
+        let held = held.map(|held| HeldState { lacks, ..held });
+        self.records.say_held(None, self.root.evidence()?, held).map(|()| None)
+    }
+}

@@ -1,0 +1,161 @@
+//! tree-apply(1) onto ZFS file systems, with a pretend `zfs` over a tmpfs: what it asks ZFS for.
+//! What the real one does is tests/real/tree_dataset.py.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use common::complaint;
+use common::streams::id;
+use common::tree_streams::{APPLY, Stream, is_root};
+use siphon::format::{Digest, Origin};
+use siphon::state::{Mark, Run};
+use tempfile::TempDir;
+
+/// `zfs`: the dataset tank/home (guid 10). Properties that were set lie in $STAGE/set, records of snapshots in $STAGE/marks.
+const ZFS: &str = r#"#!/bin/bash
+shopt -s nullglob
+case "$*" in
+  mount) cat "$STAGE/mounts" ;;
+  get*value\ available*) echo 1000000000 ;;
+  get*value\ written@*) echo 0 ;;
+  get*)
+    printf 'tank/home\t%s\t%s\t-\n' guid 10 atime off logicalreferenced 0 written 0
+    for file in "$STAGE"/set/*; do printf 'tank/home\t%s\t%s\tlocal\n' "${file##*/}" "$(cat "$file")"; done
+    guid=10
+    for file in "$STAGE"/marks/*; do
+      guid=$((guid + 1)) name=tank/home@${file##*/}
+      printf "$name"'\t%s\t%s\t-\n' guid $guid createtxg $guid creation 100 userrefs 1
+      printf "$name"'\tsiphon:mark\t%s\tlocal\n' "$(cat "$file")"
+    done ;;
+  set*) words=${*:2:$#-2}; echo "${words#*=}" >"$STAGE/set/${words%%=*}" ;;
+  inherit*) rm -f "$STAGE/set/$2" ;;
+  snapshot*) echo "${3#*=}" >"$STAGE/marks/${4#*@}" ;;
+esac
+"#;
+
+/// A dataset that holds the first state, with a file in it, and a directory.
+struct Stage {
+    dir: TempDir,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let stage = Stage { dir: TempDir::new().unwrap() };
+        for name in ["bin", "set", "marks", "home", "elsewhere"] {
+            fs::create_dir(stage.path(name)).unwrap();
+        }
+        for (name, text) in [("zfs", ZFS), ("zpool", "#!/bin/sh\n")] {
+            fs::write(stage.path("bin").join(name), text).unwrap();
+            fs::set_permissions(stage.path("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let name = "mon".to_owned();
+        let (source, state, digest) = (id(201), id(1), Digest([1; 32]));
+        let mark: Mark = Mark { home: 10, source, state, aliases: Vec::new(), size: 0, digest, root: None, name };
+        fs::write(stage.path("marks/mon"), mark.to_text()).unwrap();
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Mounts it, and says so.
+    fn mounted(&self) -> Option<Mount> {
+        let mount = Mount::new(&["-t", "tmpfs", "tank/home"], &self.path("home"))?;
+        fs::create_dir(self.path("home/plain")).unwrap();
+        self.lists(&["home"]);
+        Some(mount)
+    }
+
+    /// What `zfs mount` prints.
+    fn lists(&self, places: &[&str]) {
+        let lines = places.iter().map(|place| format!("tank/home                       {}\n", self.path(place).display()));
+        fs::write(self.path("mounts"), lines.collect::<String>()).unwrap();
+    }
+
+    fn apply(&self, stream: &Stream, options: &[&str]) -> Output {
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        fs::write(self.path("stream"), stream.end()).unwrap();
+        let mut command = Command::new(APPLY);
+        command.args(options).args(["--mark", "--dataset", "tank/home"]).env("STAGE", self.dir.path()).env("PATH", path);
+        command.stdin(Stdio::from(fs::File::open(self.path("stream")).unwrap())).output().unwrap()
+    }
+
+    fn property(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path("set").join(name)).ok().map(|value| value.trim().to_owned())
+    }
+}
+
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(what: &[&str], place: &Path) -> Option<Mount> {
+        let done = Command::new("mount").args(what).arg(place).status().is_ok_and(|status| status.success());
+        if !done {
+            println!("skipped: nothing can be mounted here");
+        }
+        done.then(|| Mount(place.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn increment() -> Stream {
+    Stream::since(1, 2).dir("", Origin::Kept).file("new", b"x")
+}
+
+#[test]
+fn a_run_that_is_given_up_is_over_where_no_other_begins() {
+    if !is_root() {
+        return;
+    }
+    for (options, readonly) in [(&[][..], "on"), (&["--writable"][..], "off")] {
+        let stage = Stage::new();
+        let Some(_mount) = stage.mounted() else { return };
+        // A run for the second state was killed. What comes leads to the first one.
+        let run: Run = Run { home: 10, newest_mark: Some(11), stream: id(9), from: Some(id(1)), to: Some(id(2)) };
+        fs::write(stage.path("set/siphon:receiving"), run.to_text()).unwrap();
+        fs::write(stage.path("set/readonly"), "off").unwrap();
+        let output = stage.apply(&Stream::whole(1), options);
+        let said = complaint(&output);
+        assert!(output.status.success() && said.contains("giving up an unfinished run"), "{said}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("\"already\":true"));
+        // Otherwise what somebody writes now would be given up as a part of that run.
+        assert_eq!(stage.property("siphon:receiving"), None);
+        assert_eq!(stage.property("readonly").as_deref(), Some(readonly));
+    }
+}
+
+#[test]
+fn a_directory_of_it_that_is_mounted_elsewhere_is_not_taken_for_it() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let Some(mount) = stage.mounted() else { return };
+    let plain = stage.path("home/plain");
+    let Some(_part) = Mount::new(&["--bind", plain.to_str().unwrap()], &stage.path("elsewhere")) else { return };
+    stage.lists(&["elsewhere", "home"]);
+    let output = stage.apply(&increment(), &[]);
+    assert!(output.status.success(), "{}", complaint(&output));
+    assert!(stage.path("home/new").exists() && !stage.path("elsewhere/new").exists());
+    // Where it is all that is mounted, there is nothing to write to.
+    drop(mount);
+    stage.lists(&["elsewhere"]);
+    fs::remove_file(stage.path("marks/s2")).unwrap();
+    let output = stage.apply(&increment(), &[]);
+    let said = complaint(&output);
+    assert!(output.status.code() == Some(4) && said.contains("[not-found]"), "{said}");
+    assert_eq!(fs::read_dir(stage.path("elsewhere")).unwrap().count(), 0);
+    assert_eq!(stage.property("siphon:receiving"), None);
+}
