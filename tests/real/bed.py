@@ -141,11 +141,13 @@ def main(*parts):
     parser = argparse.ArgumentParser()
     parser.add_argument("--full", action="store_true", help="all of the large counts")
     parser.add_argument("--only", metavar="WORD", action="append", help="tests whose name holds WORD")
+    parser.add_argument("--without", metavar="NAME", action="append", default=[], help="not this test")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bin", default="target/release", help="directory of the built tools")
     options = parser.parse_args()
     options.bin = str((ROOT / options.bin).resolve())
-    chosen = [t for t in TESTS if not options.only or any(word in t.__name__ for word in options.only)]
+    chosen = [t for t in TESTS if t.__name__ not in options.without
+              and (not options.only or any(word in t.__name__ for word in options.only))]
     # Leave by way of `finally`, whatever ends us.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
