@@ -10,6 +10,7 @@ A test is a function named as a promise, under @test. It takes nothing and fails
 """
 import argparse
 import ctypes
+import functools
 import hashlib
 import os
 import random
@@ -97,10 +98,15 @@ def same(got, want, what=""):
 
 # --- content
 
+@functools.cache
+def libraries():
+    """Real files; to look for them takes seconds."""
+    return sorted(path for path in Path("/usr/lib").glob("**/*.so*") if path.is_file() and path.stat().st_size > 300_000)
+
+
 def content(size, salt=0):
     """Bytes of an image: real files, random bytes and holes in turn."""
-    chance = random.Random(f"{options.seed}/{size}/{salt}")
-    library = sorted(path for path in Path("/usr/lib").glob("**/*.so*") if path.is_file() and path.stat().st_size > 300_000)
+    chance, library = random.Random(f"{options.seed}/{size}/{salt}"), libraries()
     out = bytearray(size)
     at = 0
     while at < size:

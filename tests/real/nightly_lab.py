@@ -223,9 +223,8 @@ class Image:
     def night(self):
         """The nightly lines; then both sides are equal and the volume is at that mark."""
         result = self.lines()
-        marks = self.equal(self.nights[-1])
+        marks = self.equal(self.nights[-1], first=f"zfs-snapmark verify {self.target}")
         same(marks[-1][3], self.nights[-1], "newest mark")
-        vm(f"zfs-snapmark verify {self.target}")
         return result
 
     def bad_night(self, code, word):
@@ -275,19 +274,23 @@ class Image:
                 sum.update(image.read(at, min(4 * MiB, image.size() - at)))
         return sum.hexdigest()
 
-    def mark_sum(self, mark, size):
-        """SHA-256 of as many bytes of the mark."""
-        return vm(clone(self.target, mark, f"python3 {bed.work}/hash.py $device {size}"), timeout=600).out.strip()
-
-    def equal(self, night, mark=None):
-        """The mark holds what the RBD snapshot holds, byte for byte, and knows its exact size."""
-        state = {line[3]: line for line in self.states()}[night]
-        marks = self.marks()
+    def equal(self, night, mark=None, first=":"):
+        """A command for the guest succeeds; the mark holds what the RBD snapshot holds, byte for byte, and knows its exact size."""
+        state, size = {line[3]: line for line in self.states()}[night], self.size(night)
+        # In one command: to begin one in the guest is dear.
+        look = f"set -e; {first} >&2; zfs-snapmark list {self.target}\n{clone(self.target, mark or night, sha256(size))}"
+        *marks, _, there = vm(look, timeout=600).out.splitlines()
+        marks = [line.split("\t") for line in marks]
         found = {line[3]: line for line in marks}[mark or night]
         same(found[0], state[0], "id of the mark")
-        same(int(found[2]), self.size(night), "size in the mark")
-        same(self.mark_sum(mark or night, self.size(night)), self.sum(night), f"SHA-256 of {self.at(night)}")
+        same(int(found[2]), size, "size in the mark")
+        same(there, self.sum(night), f"SHA-256 of {self.at(night)}")
         return marks
+
+
+def sha256(size):
+    """A command for the guest: the SHA-256 of the first bytes of $device."""
+    return f"python3 {bed.work}/hash.py $device {size}"
 
 
 def clone(target, mark, command):

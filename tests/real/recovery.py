@@ -44,7 +44,8 @@ class Machine(Image):
         self.noise(0, size)
         for _ in range(nights):
             self.small_writes(20)
-            self.night()
+            self.lines()
+        self.equal(self.nights[-1])
 
     def head(self):
         with self.open() as image:
