@@ -91,7 +91,7 @@ def some_files():
 
 @test
 def one_machine_at_three_in_the_morning():
-    machine = Machine()
+    machine = Machine(nights=2)
     last = machine.at_night(machine.nights[-1])
     machine.remove()
     # One shell: the page hands $mark on from block to block.
@@ -111,7 +111,7 @@ def one_machine_at_three_in_the_morning():
 
 @test
 def the_whole_cluster():
-    machine = Machine()
+    machine = Machine(nights=2)
     last = machine.at_night(machine.nights[-1])
     machine.remove()
     said = typed("cluster").out

@@ -62,7 +62,9 @@ def the_remains_of_a_cut_whole_stream_are_gone():
 def ragged_zeros_are_exact():
     for block in (16384, 65536):
         full = bytes(content(2 << 20).replace(b"\0", b"\1")) * 3
-        images_here = [full, ragged(full, block), full, ragged(full, 4 * block)]
+        images_here = [full, ragged(full, block)]
+        if block == 16384 or bed.options.full:
+            images_here += [full, ragged(full, 4 * block)]
         of, t = prepared(*images_here), Zvol(f"ragged{block}")
         for n, image in enumerate(images_here):
             t.apply(of.stream(f"s{n}", f"s{n - 1}" if n else None), f"--mark -b {block}")

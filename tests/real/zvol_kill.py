@@ -64,7 +64,7 @@ def settle_down(t):
 
 @test
 def killed_anywhere_while_receiving_the_next_nightly_run_heals():
-    planned, fired = 200 if bed.options.full else 6, 0
+    planned, fired = 200 if bed.options.full else 5, 0
     chance = random.Random(bed.options.seed)
     of, t, image = source("s0"), Zvol("killed"), images["s0"]
     Path(bed.work, "pump").write_text(PUMP)
