@@ -113,7 +113,7 @@ need_ceph() {
 
 need_zfs() {
   need_namespace
-  need_commands ssh ssh-keygen /usr/bin/python3
+  need_commands ssh ssh-keygen gcc /usr/bin/python3
   { [ -c /dev/net/tun ] && (: <>/dev/net/tun) 2>/dev/null; } || skip "no /dev/net/tun here"
 }
 

@@ -43,7 +43,6 @@ step_image() {
   add_modules "$kernel" "$tree"
   add_configuration "$tree"
   install -m 755 "$UML/usr/bin/linux.uml" "$OUT/linux.uml"
-  gcc -O2 -Wall -Wextra -shared -fPIC -s -o "$OUT/umlfp.so" "$GUEST/umlfp.c"
   (cd "$tree" && find . -print0 | LC_ALL=C sort -z | cpio --null -o -H newc --quiet -R 0:0) |
     zstd -q -f -10 -T0 -o "$OUT/initrd.new"
   mv "$OUT/initrd.new" "$OUT/initrd.zst"
