@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::complaint;
 use common::streams::id;
@@ -35,7 +36,10 @@ case "$*" in
     done ;;
   set*) words=${*:2:$#-2}; echo "${words#*=}" >"$STAGE/set/${words%%=*}" ;;
   inherit*) rm -f "$STAGE/set/$2" ;;
-  snapshot*) echo "${3#*=}" >"$STAGE/marks/${4#*@}" ;;
+  snapshot*)
+    : >"$STAGE/at-snapshot"
+    while [ -e "$STAGE/gate" ]; do sleep 0.02; done
+    echo "${3#*=}" >"$STAGE/marks/${4#*@}" ;;
 esac
 "#;
 
@@ -80,11 +84,16 @@ impl Stage {
     }
 
     fn apply(&self, stream: &Stream, options: &[&str]) -> Output {
+        self.command(stream, options).output().unwrap()
+    }
+
+    fn command(&self, stream: &Stream, options: &[&str]) -> Command {
         let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
         fs::write(self.path("stream"), stream.end()).unwrap();
         let mut command = Command::new(APPLY);
         command.args(options).args(["--mark", "--dataset", "tank/home"]).env("STAGE", self.dir.path()).env("PATH", path);
-        command.stdin(Stdio::from(fs::File::open(self.path("stream")).unwrap())).output().unwrap()
+        command.stdin(Stdio::from(fs::File::open(self.path("stream")).unwrap()));
+        command
     }
 
     fn property(&self, name: &str) -> Option<String> {
@@ -158,4 +167,33 @@ fn a_directory_of_it_that_is_mounted_elsewhere_is_not_taken_for_it() {
     assert!(output.status.code() == Some(4) && said.contains("[not-found]"), "{said}");
     assert_eq!(fs::read_dir(stage.path("elsewhere")).unwrap().count(), 0);
     assert_eq!(stage.property("siphon:receiving"), None);
+}
+
+#[test]
+fn what_zfs_still_does_for_a_run_that_was_killed_keeps_the_next_one_out() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let Some(_mount) = stage.mounted() else { return };
+    fs::write(stage.path("gate"), "").unwrap();
+    let mut killed = stage.command(&increment(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(|| stage.path("at-snapshot").exists());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let output = stage.apply(&increment(), &[]);
+    assert!(!output.status.success() && complaint(&output).contains("[busy]"), "{}", complaint(&output));
+    fs::remove_file(stage.path("gate")).unwrap();
+    wait_until(|| stage.path("marks/s2").exists());
+    wait_until(|| stage.apply(&increment(), &[]).status.success());
+}
+
+fn wait_until(mut what: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited in vain");
 }

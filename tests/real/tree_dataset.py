@@ -27,7 +27,7 @@ for at in range(begin, len(data), len(data) // 50 + 1):
 
 # Earlier on the PATH: does what is asked, or not, and waits there to be killed.
 SLOW_ZFS = """#!/bin/bash
-case "$*" in STEP) AFTER; touch SLOW; exec sleep 1000 ;; esac
+case "$*" in STEP) AFTER; echo $$ >SLOW; exec sleep 1000 ;; esac
 exec /usr/sbin/zfs "$@"
 """
 # One byte of a file, in its old size, with its old times: scribble PATH-IN-HEX ROOT
@@ -42,6 +42,9 @@ with open(path, "r+b") as file:
     file.write(bytes([old[0] ^ 1]))
 os.utime(path, ns=(meta.st_atime_ns, meta.st_mtime_ns))
 """
+
+# What a killed run began of zfs goes on, and keeps the next run out until it has ended.
+SETTLED = "[ ! -d /{t} ] || flock -w 60 /{t} true"
 
 # What zfs is called for from the first change of a target on.
 STEPS = ("set siphon:receiving=*", "set readonly=off *", "set readonly=on *", "snapshot *", "hold *", "release *", "inherit *")
@@ -213,7 +216,7 @@ def killed_anywhere_it_is_not_marked_and_the_next_run_ends_equal():
         day = (day + 1) % 6
         file, marks = stream(day, last), 0 if last is None else len(target.snapshots())
         target.sh(f"""python3 {bed.work}/pump {file} {chance.uniform(0, 0.9):.3f} | tree-apply --all --mark --dataset {{t}} >/dev/null 2>&1 & 
-            sleep {chance.uniform(1, 5):.2f}; pid=$(pidof tree-apply) && kill -9 $pid; wait""", check=False)
+            sleep {chance.uniform(1, 5):.2f}; pid=$(pidof tree-apply) && kill -9 $pid; wait; {SETTLED}""", check=False)
         left = target.sh("zfs get -H -o value siphon:receiving {t}", check=False).out.strip()
         fired += left not in ("-", "")
         after = len(target.snapshots()) if left else 0
@@ -238,7 +241,7 @@ def what_is_written_where_a_run_was_given_up_is_not_given_up_with_it():
             target.apply(f"{bed.work}/{day}.stream")
         target.sh(f"""python3 {bed.work}/pump {bed.work}/c.stream 0.5 | tree-apply --all --mark --dataset {{t}} >/dev/null 2>&1 &
             for _ in $(seq 100); do [ "$(zfs get -H -o value readonly {{t}})" != off ] || break; sleep 0.1; done
-            pid=$(pidof tree-apply) && kill -9 $pid; wait""", check=False)
+            pid=$(pidof tree-apply) && kill -9 $pid; wait; {SETTLED}""", check=False)
         assert target.get("siphon:receiving") != "-" and target.get("readonly") == "off", "it was killed too early or too late"
         # The transfer of the day before, once more.
         result = target.apply(f"{bed.work}/b.stream", f"--all --mark {option}")
@@ -264,7 +267,7 @@ def killed_at_any_call_of_zfs_the_next_run_ends_equal():
         pattern = "*".join(f'"{part}"' if part else "" for part in step.split("*"))
         vm(f"mkdir -p /tmp/slow; cat >/tmp/slow/zfs; chmod +x /tmp/slow/zfs", input=SLOW_ZFS.replace("STEP", pattern).replace("AFTER", done).replace("SLOW", str(slow)))
         target.sh(f"""PATH=/tmp/slow:$PATH; tree-apply --all --mark --dataset {{t}} <{stream(day, day - 1)} >/dev/null 2>&1 & pid=$!
-            for _ in $(seq 300); do [ ! -e {slow} ] || break; sleep 0.1; done; kill -9 $pid; pkill -9 -f '^sleep 1000'; wait""", check=False)
+            for _ in $(seq 300); do [ ! -s {slow} ] || break; sleep 0.1; done; kill -9 $pid $(cat {slow}); wait; {SETTLED}""", check=False)
         fired += slow.exists()
         target.apply(stream(day, day - 1))
         target.at(day)

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::Dir;
 use super::pin::Pin;
@@ -25,12 +25,14 @@ impl Dir {
         Dir::root(path)
     }
 
-    /// Keeps other runs out as long as this is open.
+    /// Keeps other runs out as long as this is open: here, or in a program that we began. A `zfs rollback` that outlives us, because
+    /// somebody killed us, must not meet the next run.
     pub fn lock(&self) -> Result<(), Fault> {
         match flock(self, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Err(busy()),
-            locked => locked.map_err(|error| self.failed("locking", None, error)),
+            Err(Errno::WOULDBLOCK) => return Err(busy()),
+            locked => locked.map_err(|error| self.failed("locking", None, error))?,
         }
+        fcntl_setfd(self, FdFlags::empty()).map_err(|error| self.failed("handing on the lock of", None, error))
     }
 
     /// Nothing is in it.
