@@ -179,7 +179,7 @@ def an_image_in_a_namespace_with_a_data_pool_is_equal():
 @test
 def fresh_sparse_objects_are_equal_and_cost_what_was_written():
     """Scattered first writes: Ceph reports each object from its beginning to its end."""
-    image = Image(200 * MiB)
+    image = Image(64 * MiB)
     image.night()
     image.small_writes(100)
     night = image.night()

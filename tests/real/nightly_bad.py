@@ -7,7 +7,7 @@ from bed import refused, run, same, vm
 from nightly_lab import Image, MiB, counted, test, wait_for, word
 
 
-def sent(nights=1, size=16 * MiB):
+def sent(nights=1, size=8 * MiB):
     """An image that was sent some nights."""
     image = Image(size)
     image.noise(0, size)
@@ -181,33 +181,33 @@ def ssh_killed_in_mid_stream_heals_with_the_next_lines():
 @test
 def a_whole_stream_cut_at_half_then_a_trimmed_source_is_equal():
     """What the cut stream wrote and the source no longer holds must be gone."""
-    image = Image(24 * MiB)
-    image.noise(0, 24 * MiB)
+    image = Image(12 * MiB)
+    image.noise(0, 12 * MiB)
     cut_at_half(image)
-    image.discard(4 * MiB, 12 * MiB)
+    image.discard(2 * MiB, 6 * MiB)
     image.remove_snapshot("cut")
     image.night()
 
 
 @test
 def an_increment_cut_at_half_then_other_changes_is_equal():
-    image = sent(1, size=24 * MiB)
+    image = sent(1, size=12 * MiB)
     first = image.marks()[0]
-    image.noise(0, 20 * MiB)
+    image.noise(0, 10 * MiB)
     cut_at_half(image, "--from", image.nights[0])
     image.roll_back(image.nights[0])
     image.remove_snapshot("cut")
-    image.resize(24 * MiB + 4321)
+    image.resize(12 * MiB + 4321)
     image.night()
     same(image.marks()[0], first, "the first mark")
 
 
 @test
 def a_target_full_of_ff_is_replaced_whole():
-    image = Image(24 * MiB + 513)
+    image = Image(12 * MiB + 513)
     image.noise(5 * MiB, 4 * MiB)
-    vm(f"""zfs create -s -V 32M -b 16k {image.target}; udevadm settle
-        head -c 32M /dev/zero | tr '\\0' '\\377' | dd of=/dev/zvol/{image.target} bs=1M iflag=fullblock oflag=direct status=none""")
+    vm(f"""zfs create -s -V 16M -b 16k {image.target}; udevadm settle
+        head -c 16M /dev/zero | tr '\\0' '\\377' | dd of=/dev/zvol/{image.target} bs=1M iflag=fullblock oflag=direct status=none""")
     refused(image.lines(check=False), 4, "foreign")
     image.by_hand("--replace")
     image.noise(0, 100)
