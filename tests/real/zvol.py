@@ -154,8 +154,11 @@ class Zvol:
 
     def at(self, image, mark=None, live=True):
         """The newest mark holds exactly this image, its rest is zero, and the volume is there, too."""
-        mark = mark or "$(zfs-snapmark last {t} | cut -d@ -f2)"
-        result = self.sh(f"{'zfs-snapmark verify {t} >&2;' if live else ''} {bed.work}/sum {{t}}@{mark}", check=False)
+        if live:  # "ok: tank/vm1 is at MARK, N bytes"
+            look, newest = "said=$(zfs-snapmark verify {t} 2>&1); echo \"$said\" >&2; newest=${said##* is at }", "${newest%%,*}"
+        else:
+            look, newest = "newest=$(zfs-snapmark last {t})", "${newest#*@}"
+        result = self.sh(f"{look}; {bed.work}/sum {{t}}@{mark or newest}", check=False)
         size = re.search(r"^(\d+) bytes", result.out, re.MULTILINE)
         assert size and int(size[1]) >= len(image), str(result)
         assert sha256(image.ljust(int(size[1]), b"\0")) + "  -" in result.out, f"content of {self}\n{result}"
