@@ -135,7 +135,7 @@ def thirty_generations_of_random_change_are_equal():
 
 @test
 def a_large_file_changed_in_one_block_costs_one_block():
-    home, size = Home(), 2 * GiB if bed.options.full else 64 << 20
+    home, size = Home(), 2 * GiB if bed.options.full else 32 << 20
     block = random.Random(1).randbytes(16 << 20)
     with open(home.root / "large", "wb") as out:
         for _ in range(size // len(block)):
@@ -174,7 +174,7 @@ def old_snapshots_go_and_those_of_others_and_the_needed_ones_stay():
     taken = []
     for night in range(5):
         (home.root / "f").write_bytes(b"%d" % night)
-        result = home.night("--keep-last", 1)
+        result = (home.night if night == 4 else home.script)("--keep-last", 1)
         taken.append(re.search(r"@(\S+) -> ", result.out)[1])
         left = home.snapshots()
         assert {"mine", "siphon2-2026-11-01T020000Z", taken[-1], *taken[-2:-1]} <= set(left), left
@@ -200,10 +200,10 @@ def a_night_that_fails_leaves_nothing_and_the_next_one_heals():
     same((home.snapshots(), home.marks()), (before, marks), str(result))
     vm(f"zfs rollback {home.target}@{marks[-1]} && zfs set readonly=on {home.target}")
     # Killed in the middle: whatever came of it, the next night ends equal.
-    run(f"head -c 50000000 /dev/urandom >{home.root}/big; sync -f {home.root}")
+    run(f"head -c 25000000 /dev/urandom >{home.root}/big; sync -f {home.root}")
     cut = Path(bed.work, "cut-ssh")
     cut.write_text(f"""#!/bin/bash
-if [[ "$*" = *tree-apply* ]]; then head -c 20000000 | ssh -F {os.environ['LAB_DIR']}/ssh_config "$@" & sleep 2; kill $!; wait $!; exit 255; fi
+if [[ "$*" = *tree-apply* ]]; then head -c 10000000 | ssh -F {os.environ['LAB_DIR']}/ssh_config "$@" & sleep 2; kill $!; wait $!; exit 255; fi
 exec ssh -F {os.environ['LAB_DIR']}/ssh_config "$@"
 """)
     cut.chmod(0o755)
@@ -211,7 +211,6 @@ exec ssh -F {os.environ['LAB_DIR']}/ssh_config "$@"
     same(result.code, 1, str(result))
     time.sleep(3)
     home.night()
-
 
 
 @test

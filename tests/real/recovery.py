@@ -31,7 +31,7 @@ def typed(*blocks, more=""):
 class Machine(Image):
     """rbd/vm1 and tank/vm1, as the page calls them; its second night is the one of the page."""
 
-    def __init__(self, size=24 * MiB + 512, nights=3):
+    def __init__(self, size=16 * MiB + 512, nights=3):
         super().__init__(name="vm1", create=False)
         self.target = "tank/vm1"
         vm(f"ln -sf /host{bed.options.bin}/{{zvol-diff-stream,extent-digest}} /usr/bin/")
@@ -80,7 +80,7 @@ def yesterdays_state():
 
 @test
 def some_files():
-    machine = Machine(64 * MiB, nights=1)
+    machine = Machine(32 * MiB, nights=1)
     in_guest(machine, "mkfs.ext4 -q $device; mount $device /mnt; echo precious >/mnt/file; umount /mnt")
     machine.night()
     typed("files")
