@@ -202,7 +202,7 @@ def a_token_is_hostile_input():
 
 @test
 def an_rbd_image_goes_on():
-    planned = 60 if bed.options.full else 6
+    planned = 60 if bed.options.full else 4
     chance = random.Random(bed.options.seed)
     image, copy, cuts, went_on = Image(SIZE), Image(create=False), 0, 0
     touched(image, chance, 1)

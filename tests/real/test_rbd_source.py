@@ -378,11 +378,11 @@ def clones_show_their_parents():
 
 @test
 def striped_images():
-    for unit, count in ((64 << 10, 8), (4096, 3)):
-        image = Img(70 * MiB + 3, order=22, stripe_unit=unit, stripe_count=count, features=rbd.RBD_FEATURE_STRIPINGV2 | 61)
+    for unit, count, size in ((64 << 10, 8, 70 * MiB), (4096, 3, 22 * MiB)):
+        image = Img(size + 3, order=22, stripe_unit=unit, stripe_count=count, features=rbd.RBD_FEATURE_STRIPINGV2 | 61)
         life(image, 3)
-        image.i.resize(33 * MiB)
-        image.i.resize(70 * MiB)
+        image.i.resize(size // 2 - 2 * MiB)
+        image.i.resize(size)
         image.snap("regrown").all()
     plain = Img(40 * MiB, order=20, stripe_unit=16384, stripe_count=5, features=rbd.RBD_FEATURE_STRIPINGV2 | 1)
     assert "no fast-diff" in life(plain, 2).all().step("s0", "s1", "--trust-map")[2]

@@ -126,7 +126,7 @@ def equal(tree, place):
 
 @test
 def days_in_a_row_come_out_equal():
-    count = 30 if bed.options.full else 4
+    count = 30 if bed.options.full else 3
     target = Target("days")
     for day in range(count):
         result = target.apply(stream(day, day - 1 if day else None))
@@ -206,7 +206,7 @@ def a_stream_that_is_cut_or_damaged_leaves_no_mark_and_the_next_one_heals():
 
 @test
 def killed_anywhere_it_is_not_marked_and_the_next_run_ends_equal():
-    planned, fired = 200 if bed.options.full else 5, 0
+    planned, fired = 200 if bed.options.full else 4, 0
     chance = random.Random(bed.options.seed)
     target, day = Target("killed", 0), 0
     for n in range(planned):
@@ -259,7 +259,7 @@ def what_is_written_where_a_run_was_given_up_is_not_given_up_with_it():
 def killed_at_any_call_of_zfs_the_next_run_ends_equal():
     target, day, fired = Target("steps", 0), 0, 0
     rounds = [(step, done) for step in STEPS for done in ("/usr/sbin/zfs \"$@\"", "true")]
-    for step, done in rounds if bed.options.full else rounds[::4] + rounds[7:8]:
+    for step, done in rounds if bed.options.full else rounds[::6] + rounds[7:8]:
         day += 1
         slow = Path(bed.work, "slow")
         slow.unlink(missing_ok=True)

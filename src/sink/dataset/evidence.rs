@@ -16,18 +16,26 @@ const CHECK: &str = "siphon-check";
 /// The volume with all that anybody wrote to it, seen under our claim on the device.
 ///
 /// A dirty page of the device counts in nothing until it is written out, and a write counts in what ZFS says of a volume only
-/// from the next transaction group on: hence the order.
-pub fn settled(device: &Device, name: &str) -> Result<Dataset, Fault> {
+/// from the next transaction group on: hence the order. One that we have just shown, and that has marks, is asked what changed by
+/// [`changed_until_check`] anyway, whose snapshot waits for that group by itself.
+pub fn settled(device: &Device, name: &str, just_shown: bool) -> Result<Dataset, Fault> {
     device.sync()?;
+    if just_shown {
+        let dataset = Dataset::open(name)?;
+        if !marks::marks(&dataset).is_empty() {
+            return Ok(dataset);
+        }
+    }
     zfs::sync_pool(name)?;
     Dataset::open(name)
 }
 
-/// Somebody wrote to the volume since this snapshot; asked of a [`settled`] volume, under our claim on the device.
+/// Somebody wrote to the dataset since this snapshot: of a file system all whose writes are counted, or of a [`settled`] volume
+/// that was not just shown, under our claim on it.
 ///
 /// Space written since 0 is proof. More is none: a roll-back and a device shown again leave 1 KiB there, a new size 12 KiB;
-/// then a send stream since the mark says whether data changed. What is open or mounted cannot be sent, so a snapshot stands in for
-/// it. (`zfs diff` would be no evidence: it is silent about a file that is changed by one name while its last other one is gone.)
+/// then a send stream since the mark says whether data changed. (`zfs diff` would be no evidence: it is silent about a file that
+/// is changed by one name while its last other one is gone.)
 pub fn written_since_claimed(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
     let written = match dataset.snapshots.last() {
         Some(last) if last.guid == newest.snapshot.guid => dataset.written,
@@ -39,7 +47,8 @@ pub fn written_since_claimed(dataset: &Dataset, newest: &Marked) -> Result<bool,
     changed_until_check(dataset, newest)
 }
 
-fn changed_until_check(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+/// The same by the send stream alone. What is open or mounted cannot be sent, so a snapshot stands in for it.
+pub fn changed_until_check(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
     zfs::snapshot(&dataset.name, CHECK, zfs::CHECK, &dataset.guid.to_string())?;
     let changed = changed_since(dataset, newest, &format!("{}@{CHECK}", dataset.name));
     zfs::destroy_snapshot(&dataset.name, CHECK)?;

@@ -77,10 +77,11 @@ impl Keeper {
             // We made it a moment ago.
             None => (untouched(&options.name)?, standing, plan),
             Some(known) => {
+                let just_shown = exposure.hide;
                 // Visible already: left so by a run that was killed. While another run had it, it was not ours to hide.
                 exposure.hide |= known.hidden;
                 // Under the claim: look again, and closer.
-                let (dataset, standing) = settled_standing(&options, &device)?;
+                let (dataset, standing) = settled_standing(&options, &device, just_shown)?;
                 let plan = decide(&standing, request.next, options.overrides)?;
                 (dataset, standing, plan)
             }
@@ -280,8 +281,8 @@ fn volume_size(image: u64, block: u64) -> u64 {
 
 /// Settles what an earlier run left committed but unnamed or without its hold, then says what the volume is in, evidence
 /// included.
-fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Standing), Fault> {
-    let mut dataset = evidence::settled(device, &options.name)?;
+fn settled_standing(options: &Options, device: &Device, just_shown: bool) -> Result<(Dataset, Standing), Fault> {
+    let mut dataset = evidence::settled(device, &options.name, just_shown)?;
     let unsettled = marks::is_unsettled(&dataset, options.hold);
     if unsettled {
         marks::settle(&dataset, options.hold)?;
@@ -289,10 +290,11 @@ fn settled_standing(options: &Options, device: &Device) -> Result<(Dataset, Stan
     if evidence::forget_check(&dataset)? || unsettled {
         dataset = Dataset::open(&options.name)?;
     }
+    let was_written = if just_shown { evidence::changed_until_check } else { evidence::written_since_claimed };
     let mut standing = marks::standing(Some(&dataset));
     if standing.head == Head::AtMark
         && let Some(newest) = marks::marks(&dataset).last()
-        && evidence::written_since_claimed(&dataset, newest)?
+        && was_written(&dataset, newest)?
     {
         standing.head = Head::WrittenSince;
     }
