@@ -3,6 +3,7 @@
 import ast
 import os
 import random
+import re
 from pathlib import Path
 
 import bed
@@ -106,8 +107,10 @@ class Target:
 
     def at(self, day, live=True):
         """Its newest mark holds this day's tree, and so does what is mounted; nothing was written since."""
-        marked = self.sh("zfs-snapmark verify {t} >&2; zfs-snapmark last {t}") if live else self.sh("zfs-snapmark last {t}")
-        snapshot = marked.out.strip().split("@")[1]
+        if live:
+            snapshot = re.search(r" is at ([^,]*)", self.sh("zfs-snapmark verify {t}").out)[1].strip()
+        else:
+            snapshot = self.sh("zfs-snapmark last {t}").out.strip().split("@")[1]
         for place in [f"/{self.name}/.zfs/snapshot/{snapshot}"] + [f"/{self.name}"] * live:
             equal(days(day + 1)[day], place)
         return self
