@@ -174,6 +174,7 @@ def old_snapshots_go_and_those_of_others_and_the_needed_ones_stay():
     taken = []
     for night in range(5):
         (home.root / "f").write_bytes(b"%d" % night)
+        # Judged once, at the end: what is equal is the matter of others.
         result = (home.night if night == 4 else home.script)("--keep-last", 1)
         taken.append(re.search(r"@(\S+) -> ", result.out)[1])
         left = home.snapshots()

@@ -239,7 +239,7 @@ class Image:
         """Whatever happens inside, the target stays as it was: its marks, and nothing written since."""
         marks = self.marks()
         yield
-        same(self.marks(first="zfs-snapmark verify"), marks, "marks")
+        same(self.marks(first=f"zfs-snapmark verify {self.target}"), marks, "marks")
 
     def by_hand(self, options, *base):
         """The newest night once more, by hand, as a refusal advised; then both sides are equal."""
@@ -256,8 +256,8 @@ class Image:
         return [line.split("\t") for line in run(f"rbd-diff-stream --states {self.path}").out.splitlines()[:-1]]
 
     def marks(self, first=":"):
-        """id, seconds, bytes, name of each mark, once a command succeeded on the volume."""
-        listed = vm(f"set -e; {first} {self.target} >&2; zfs-snapmark list {self.target}").out
+        """id, seconds, bytes, name of each mark, once a command for the guest succeeded."""
+        listed = vm(f"set -e; {first} >&2; zfs-snapmark list {self.target}").out
         return [line.split("\t") for line in listed.splitlines()[:-1]]
 
     def size(self, night=None):

@@ -277,7 +277,10 @@ def what_others_wrote_but_did_not_sync_is_seen():
         # By a writer that still has the device open.
         t.sh(NODE + "\nexec 9<>/dev/zvol/{t}; printf x >&9; zvol-apply --mark {t} <%s 2>/root/err; echo $? >/root/code" % of.stream("s2", "s1"))
     same(vm("cat /root/code").out, "4\n", "a writer with the device open\n" + vm("cat /root/err").out)
-    # And by one who had it open when it was hidden.
+
+
+@test
+def what_comes_through_a_device_that_was_open_when_it_was_hidden_is_seen():
     of, t = volume("unsynced_hidden", "s1")
     with slow_transactions():
         t.sh("zfs set volmode=dev {t}\n" + NODE + "\nexec 9<>/dev/zvol/{t}; zfs set volmode=none {t}; printf x >&9; "
