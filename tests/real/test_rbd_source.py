@@ -599,12 +599,15 @@ def what_is_removed_while_it_is_read_is_never_sealed():
             image.i.create_snap("c")
         never_sealed(*slow_read(image, [image.at("c")], MiB, both), "made anew")
         fired += 2
-    # After the look nothing is read any more, so what was sealed is right.
+    # With the pipe as long as what is left, this comes before the look or after it: no seal, or one on what is right.
     image = Img(size)
     image.noise(0, size)
     image.snap("s")
     stream, rc, err = slow_read(image, [image.at("s")], size - MiB, lambda: image.remove())
-    assert rc == 0 and apply(stream)[0] == image.contents["s"], err
+    if rc == 0:
+        assert apply(stream)[0] == image.contents["s"], err
+    else:
+        never_sealed(stream, rc, err, size - MiB)
     print(f"    removals fired {fired} of {fired}")
 
 
