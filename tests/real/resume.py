@@ -96,7 +96,7 @@ def goes_on_at(result, at_least):
 
 @test
 def cut_nights_go_on_and_send_no_more_twice_than_since_the_last_checkpoint():
-    planned = 200 if bed.options.full else 4
+    planned = 200 if bed.options.full else 3
     cuts = went_on = 0
     chance = random.Random(bed.options.seed)
     image = Cut()
@@ -202,7 +202,7 @@ def a_token_is_hostile_input():
 
 @test
 def an_rbd_image_goes_on():
-    planned = 60 if bed.options.full else 4
+    planned = 60 if bed.options.full else 3
     chance = random.Random(bed.options.seed)
     image, copy, cuts, went_on = Image(SIZE), Image(create=False), 0, 0
     touched(image, chance, 1)
