@@ -344,22 +344,22 @@ def sixty_nights_of_snapshots(label, policy, dated, nights):
 @test
 def sixty_nights_of_snapshots_by_the_line_of_the_readme():
     assert LINE.splitlines()[1] in (bed.ROOT / "README.md").read_text(), "the README has other lines"
-    sixty_nights_of_snapshots("readme", ["--keep-last", "3"], False, 60 if bed.options.full else 8)
+    sixty_nights_of_snapshots("readme", ["--keep-last", "3"], False, 60 if bed.options.full else 12)
 
 
 @test
 def sixty_nights_of_snapshots_by_calendar():
-    sixty_nights_of_snapshots("dated", MARKS, True, 60 if bed.options.full else 8)
+    sixty_nights_of_snapshots("dated", MARKS, True, 60 if bed.options.full else 12)
 
 
 @test
 def sixty_nights_of_snapshots_by_grid():
-    sixty_nights_of_snapshots("gridded", GRID, True, 60 if bed.options.full else 8)
+    sixty_nights_of_snapshots("gridded", GRID, True, 60 if bed.options.full else 12)
 
 
 @test
 def sixty_nights_of_snapshots_by_a_grid_of_seconds():
-    sixty_nights_of_snapshots("seconds", ["--keep-grid", "1x1s(keep=all) | 3x2s | 3x9s"], False, 60 if bed.options.full else 8)
+    sixty_nights_of_snapshots("seconds", ["--keep-grid", "1x1s(keep=all) | 3x2s | 3x9s"], False, 60 if bed.options.full else 12)
 
 
 @test
