@@ -185,8 +185,15 @@ def main(*parts):
 
 def run_tests(chosen):
     passed = failed = skipped = 0
+    # One that hangs must not take the others with it. The longest takes an eighth of that.
+    limit = 3 * 3600 if options.full else 900
+
+    def too_long(number, frame):
+        raise AssertionError(f"not done in {limit} s")
+    signal.signal(signal.SIGALRM, too_long)
     for function in chosen:
         began = time.monotonic()
+        signal.alarm(limit)
         try:
             function()
             passed += 1
@@ -200,6 +207,7 @@ def run_tests(chosen):
         except Exception:
             failed += 1
             verdict, why = "FAIL", traceback.format_exc()
+        signal.alarm(0)
         print(f"{verdict} {function.__name__} ({time.monotonic() - began:.0f} s) {why}".rstrip(), flush=True)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
