@@ -24,7 +24,7 @@ use story::{Story, ends_equal, is_full, start};
 
 /// Of whole streams and of increments, half of the points each.
 fn points() -> usize {
-    if is_full() { 100 } else { 6 }
+    if is_full() { 100 } else { 4 }
 }
 
 /// Where a run was when it was killed.
