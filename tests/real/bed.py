@@ -10,6 +10,7 @@ A test is a function named as a promise, under @test. It takes nothing and fails
 """
 import argparse
 import ctypes
+import faulthandler
 import functools
 import hashlib
 import os
@@ -23,8 +24,12 @@ import time
 import traceback
 from pathlib import Path
 
+import guest
+
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = []
+ENDINGS = []
+seed = 1  # of all dice, where the command line names none
 options = None  # of the command line, from main() on
 work = None  # a directory of this run that the guest sees at the same path
 
@@ -45,6 +50,11 @@ def test(function):
     return function
 
 
+def at_end(function):
+    """Has a function called when all tests are done, while the bed is up."""
+    ENDINGS.append(function)
+
+
 class Skipped(Exception):
     """Raised by a test that cannot run here."""
 
@@ -59,11 +69,13 @@ def run(command, check=True, timeout=180, **more):
 
 def vm(command, check=True, timeout=180, **more):
     """Runs a bash command in the guest, as root."""
-    if "input" not in more:
-        more.setdefault("stdin", subprocess.DEVNULL)
-    line = ["ssh", "-F", os.environ["LAB_DIR"] + "/ssh_config", "vm", f"PATH=/host{options.bin}:$PATH\n{command}"]
-    done = subprocess.run(line, capture_output=True, timeout=timeout, errors="replace", **more)
-    result = Result(command, done.returncode, done.stdout, done.stderr)
+    script = f"PATH=/host{options.bin}:$PATH\n{command}"
+    if more:
+        line = ["ssh", "-F", os.environ["LAB_DIR"] + "/ssh_config", "vm", script]
+        done = subprocess.run(line, capture_output=True, timeout=timeout, errors="replace", **more)
+        result = Result(command, done.returncode, done.stdout, done.stderr)
+    else:
+        result = Result(command, *guest.call(script, work, timeout))
     assert not check or result.code == 0, str(result)
     return result
 
@@ -148,7 +160,7 @@ def main(*parts):
     parser.add_argument("--full", action="store_true", help="all of the large counts")
     parser.add_argument("--only", metavar="WORD", action="append", help="tests whose name holds WORD")
     parser.add_argument("--without", metavar="NAME", action="append", default=[], help="not this test")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument("--bin", default="target/release", help="directory of the built tools")
     options = parser.parse_args()
     options.bin = str((ROOT / options.bin).resolve())
@@ -171,10 +183,12 @@ def main(*parts):
             code = 1
         else:
             work = tempfile.mkdtemp(prefix="work.", dir=os.environ["LAB_DIR"])
+            print(f"seed {options.seed}", flush=True)
             code = run_tests(chosen)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        guest.close()
         if work:
             shutil.rmtree(work, ignore_errors=True)
         if ours:
@@ -194,6 +208,8 @@ def run_tests(chosen):
     for function in chosen:
         began = time.monotonic()
         signal.alarm(limit)
+        # No exception reaches what hangs in a library of C (seen once of Ceph's): that says where it is, and ends all.
+        faulthandler.dump_traceback_later(limit + 30, exit=True)
         try:
             function()
             passed += 1
@@ -208,6 +224,9 @@ def run_tests(chosen):
             failed += 1
             verdict, why = "FAIL", traceback.format_exc()
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         print(f"{verdict} {function.__name__} ({time.monotonic() - began:.0f} s) {why}".rstrip(), flush=True)
+    for function in ENDINGS:
+        function()
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0

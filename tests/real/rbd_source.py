@@ -1,212 +1,20 @@
 #!/usr/bin/python3
-"""rbd-diff-stream against a real Ceph cluster.
+"""rbd-diff-stream on a real Ceph cluster: every stream is what the snapshot holds, and what cannot be sent right has no END.
 
-Run it where a cluster can be reached with the default configuration ($CEPH_CONF) and may be written to:
-    tests/real/test_rbd_source.py --bin target/release [--full] [--seed N] [--only NAME]...
-It makes its own pools, namespaces and images and removes them. The stream is applied by the few lines below, which share
-nothing with the project's own reader. Prints "ok N tests" and the counts; any failure ends it with 1.
+usage: tests/real/rbd_source.py [--full] [--only WORD]... [--seed N] [--bin DIR]
 """
-import argparse
-import faulthandler
 import json
 import os
-import random
-import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
-import zlib
 
-try:
-    import rados
-    import rbd
-except ImportError:
-    # Debian's bindings belong to Debian's python3, which need not be the first of the PATH.
-    if sys.executable != "/usr/bin/python3" and os.path.exists("/usr/bin/python3"):
-        os.execv("/usr/bin/python3", ["/usr/bin/python3", *sys.argv])
-    print("skipped: no python modules rados and rbd (python3-rados, python3-rbd)")
-    sys.exit(77)
+import bed
+from bed import main
+from rbd_images import DATA, POOL, RNG, Cut, Img, MiB, apply, frames, life, pools, refused, run, test, tool
 
-MiB = 1 << 20
-POOL, DATA = "siphon-test", "siphon-test-data"
-PARSER = argparse.ArgumentParser()
-PARSER.add_argument("--bin", default="target/release")
-PARSER.add_argument("--seed", type=int, default=int(time.time()))
-PARSER.add_argument("--full", action="store_true", help="the large counts")
-PARSER.add_argument("--only", metavar="NAME", action="append", help="this test; may be given again")
-PARSER.add_argument("--without", metavar="NAME", action="append", default=[], help="not this test")
-ARGS = PARSER.parse_args()
-TOOL = os.path.join(ARGS.bin, "rbd-diff-stream")
-RNG = random.Random(ARGS.seed)
-# Seconds: the longest call of the tool, and the longest test, of which none takes a quarter of that.
-TOOL_LIMIT, TEST_LIMIT = 120, 300 if not ARGS.full else 3600
-TESTS = []
-
-
-def test(function):
-    TESTS.append(function)
-    return function
-
-
-# --- the stream, read independently (extent-stream(5))
-
-class Cut(Exception):
-    pass
-
-
-def frames(stream):
-    """Yields (type, flags, offset, payload); raises Cut where the stream ends without END."""
-    def take(n):
-        nonlocal at
-        if at + n > len(stream):
-            raise Cut
-        at += n
-        return stream[at - n:at]
-    at = 0
-    head = take(24)
-    assert head[:16] == b"\x89SIPHON-EXT\r\n\x1a\n\0" and struct.unpack("<I", head[20:])[0] == zlib.crc32(head[:20])
-    number = kind = 0
-    while kind != 4:
-        header = take(32)
-        kind, flags, length, seq, offset, crc, own = struct.unpack("<HHIQQII", header)
-        assert own == zlib.crc32(header[:28]) and seq == number
-        number += 1
-        payload = take(length)
-        assert crc == zlib.crc32(payload)
-        yield kind, flags, offset, payload
-    assert at == len(stream), "bytes after END"
-
-
-def apply(stream, content=b""):
-    """The to-state, and what was seen on the way."""
-    image, last, seen = None, 0, {"data": 0, "zero": 0, "free": 0, "extents": []}
-    for kind, flags, offset, payload in frames(stream):
-        if kind == 1:
-            seen["whole"] = payload[32:48] == bytes(16)
-            seen["ids"] = payload[16:32], payload[32:48], payload[48:64]
-        elif kind == 2:
-            _, _, grain, old, new, _ = struct.unpack("<HHIQQQ", payload)
-            assert old == (0 if seen["whole"] else len(content))
-            image = bytearray(new)
-            if not seen["whole"]:
-                keep = min(old, new)
-                image[:keep] = content[:keep]
-        elif kind in (0x10, 0x11):
-            size = len(payload) if kind == 0x10 else struct.unpack("<Q", payload)[0]
-            end = offset + size
-            assert offset >= last and size > 0 and end <= len(image), (offset, size, last)
-            assert offset % grain == 0 and (end % grain == 0 or end == len(image))
-            assert kind == 0x11 or offset // MiB == (end - 1) // MiB, "cut at 1 MiB"
-            last = end
-            image[offset:end] = payload if kind == 0x10 else bytes(size)
-            seen["data" if kind == 0x10 else "zero"] += size
-            seen["free"] += size if kind == 0x11 and flags & 1 else 0
-            seen["extents"].append((offset, size, kind == 0x11))
-        elif kind == 4:
-            assert payload[40:56] == seen["ids"][2]
-    return bytes(image), seen
-
-
-# --- the tool
-
-def run(*args, rc=0, env=None):
-    done = subprocess.run([TOOL, *args], capture_output=True, env=env, timeout=TOOL_LIMIT)
-    assert done.returncode == rc, (args, done.returncode, done.stderr.decode())
-    return done.stdout, done.stderr.decode()
-
-
-def refused(word, *args, rc=4):
-    out, err = run(*args, rc=rc)
-    assert f"[{word}]" in err and "hint:" in err, err
-    try:
-        list(frames(out))
-        raise AssertionError("an END in spite of a refusal")
-    except Cut:
-        return err
-
-
-# --- images
-
-class Img:
-    """An image with its contents at each snapshot."""
-    made = 0
-
-    def __init__(self, size=0, ns="", open_only=None, **how):
-        Img.made += 1
-        self.name, self.ns, self.io = open_only or f"i{Img.made}", ns, CLUSTER.open_ioctx(POOL)
-        self.io.set_namespace(ns)
-        if not open_only:
-            rbd.RBD().create(self.io, self.name, size, old_format=False, **how)
-        self.path = "/".join(filter(None, [POOL, ns, self.name]))
-        self.i = rbd.Image(self.io, self.name)
-        self.contents = {}
-        self.rolled_back = False  # then the object maps are wrong
-
-    def noise(self, offset, size):
-        self.i.write(RNG.randbytes(size), offset)
-
-    def snap(self, name):
-        self.i.create_snap(name)
-        with rbd.Image(self.io, self.name, name, read_only=True) as at:
-            self.contents[name] = at.read(0, at.size())
-        return self
-
-    def at(self, name):
-        return f"{self.path}@{name}"
-
-    def ids(self):
-        return {snap["name"]: snap["id"] for snap in self.i.list_snaps()}
-
-    def whole(self, name, *args):
-        stream, err = run(*args, self.at(name))
-        image, seen = apply(stream)
-        assert image == self.contents[name], f"{self.at(name)} whole"
-        return seen, stream, err
-
-    def step(self, a, b, *args):
-        stream, err = run("--from", a, *args, self.at(b))
-        image, seen = apply(stream, self.contents[a])
-        assert image == self.contents[b], f"{a}..{b}: first difference at {first(image, self.contents[b])}"
-        return seen, stream, err
-
-    def all(self):
-        """Every snapshot whole and every pair, without the maps and by them: equal, and the same bytes."""
-        names = [snap["name"] for snap in sorted(self.i.list_snaps(), key=lambda snap: snap["id"])]
-        for at, name in enumerate(names):
-            assert self.whole(name)[1] == self.whole(name, "--no-trust-map")[1]
-            for later in names[at + 1:]:
-                asked = self.step(name, later)[1]
-                assert asked == self.step(name, later, "--no-trust-map", "-j", "3")[1]
-                assert self.rolled_back or asked == self.step(name, later, "--trust-map")[1]
-        return self
-
-    def remove(self, image=True):
-        self.i.close()
-        with rbd.Image(self.io, self.name) as i:
-            for snap in list(i.list_snaps()):
-                i.remove_snap(snap["name"])
-        if image:
-            rbd.RBD().remove(self.io, self.name)
-
-
-def first(a, b):
-    return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), (len(a), len(b)))
-
-
-def life(image, rounds=4, zeros=True):
-    """Snapshots between random writes, discards and zeroing."""
-    size = image.i.size()
-    for step in range(rounds):
-        for _ in range(6):
-            at = RNG.randrange(size)
-            room = min(RNG.choice([100, 4096, 70_000, 5_000_000]), size - at)
-            {0: lambda: image.i.discard(at, room), 1: lambda: image.i.write_zeroes(at, room)}.get(
-                RNG.randrange(4) if zeros else 9, lambda: image.noise(at, room))()
-        image.snap(f"s{step}")
-    return image
+import rbd  # behind rbd_images, which sees to the python that has it
 
 
 @test
@@ -283,7 +91,7 @@ def shrink_and_regrow_and_growth():
 def random_histories_are_equal():
     """Small objects, many resizes, snapshots removed: where object maps of old librbd went wrong."""
     told, sample, full = 0, 12, 200
-    for history in range(full if ARGS.full else sample):
+    for history in range(full if bed.options.full else sample):
         image = Img(RNG.randrange(1, 1 << 20), order=16)
         for step in range(RNG.randrange(3, 7)):
             for _ in range(RNG.randrange(5)):
@@ -320,7 +128,7 @@ def random_histories_are_equal():
                     print("    history", history, image.name, [(s["name"], s["size"]) for s in image.i.list_snaps()])
                     raise
         image.remove()
-    print(f"    {full if ARGS.full else sample} of {full} histories; maps distrusted after a shrink in {told} increments")
+    print(f"    {full if bed.options.full else sample} of {full} histories; maps distrusted after a shrink in {told} increments")
 
 
 @test
@@ -348,7 +156,7 @@ def from_equal_to_is_an_empty_increment():
 
 @test
 def clones_show_their_parents():
-    for flatten in (False, True) if ARGS.full else (True,):
+    for flatten in (False, True) if bed.options.full else (True,):
         parent = Img(20 * MiB)
         parent.noise(0, 9 * MiB)
         parent.noise(13 * MiB + 77, 1000)
@@ -396,7 +204,7 @@ def striped_images():
 @test
 def namespaces_data_pools_and_object_sizes():
     try:
-        rbd.RBD().namespace_create(CLUSTER.open_ioctx(POOL), "tenant")
+        rbd.RBD().namespace_create(pools().open_ioctx(POOL), "tenant")
     except rbd.ImageExists:
         pass
     life(Img(12 * MiB, ns="tenant"), 2).all()
@@ -543,21 +351,21 @@ def without_librbd_it_says_what_to_install():
             empty = os.path.join(folder, library)
             open(empty, "w").close()
             env = {**os.environ, "LD_LIBRARY_PATH": folder}
-            done = subprocess.run([TOOL, "rbd/x@y"], capture_output=True, env=env)
+            done = subprocess.run([tool(), "rbd/x@y"], capture_output=True, env=env)
             assert done.returncode == 2 and b"librbd1" in done.stderr and b"[usage]" in done.stderr, done
-            done = subprocess.run([TOOL, "--help"], capture_output=True, env=env)
+            done = subprocess.run([tool(), "--help"], capture_output=True, env=env)
             assert done.returncode == 0
             os.unlink(empty)
 
 
 def slow_read(image, args, k, meanwhile):
     """Reads k bytes, does something meanwhile, reads the rest."""
-    tool = subprocess.Popen([TOOL, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    stream = tool.stdout.read(k)
+    reader = subprocess.Popen([tool(), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    stream = reader.stdout.read(k)
     meanwhile()
-    stream += tool.stdout.read()
-    err = tool.stderr.read().decode()
-    return stream, tool.wait(), err
+    stream += reader.stdout.read()
+    err = reader.stderr.read().decode()
+    return stream, reader.wait(), err
 
 
 def never_sealed(stream, rc, err, k):
@@ -572,7 +380,7 @@ def never_sealed(stream, rc, err, k):
 @test
 def what_is_removed_while_it_is_read_is_never_sealed():
     size = 24 * MiB
-    step = size // (40 if ARGS.full else 10)
+    step = size // (40 if bed.options.full else 10)
     fired = 0
     # The look at the end comes when all was read and 1 MiB, a pipe and a frame are still to be written.
     for at, k in enumerate([1, 3000, *range(step, size - 3 * MiB, step), size - 3 * MiB]):
@@ -608,7 +416,7 @@ def what_is_removed_while_it_is_read_is_never_sealed():
     image = Img(size)
     image.noise(0, size)
     image.snap("s")
-    stream, rc, err = slow_read(image, [image.at("s")], size - MiB, lambda: image.remove())
+    stream, rc, err = slow_read(image, [image.at("s")], size - MiB, image.remove)
     if rc == 0:
         assert apply(stream)[0] == image.contents["s"], err
     else:
@@ -662,11 +470,11 @@ def a_reader_that_goes_away_is_silent():
     image.i.create_snap("s")
     # Many times: an exit that runs librados's destructors under its threads crashes one time in ten.
     for k in [0, 1, 100_000, 30 * MiB, 60 * MiB] * 5:
-        tool = subprocess.Popen([TOOL, image.at("s")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        tool.stdout.read(k)
-        tool.stdout.close()
-        err = tool.stderr.read()
-        assert tool.wait(timeout=20) == 1 and err == b"", (tool.returncode, err)
+        cut = subprocess.Popen([tool(), image.at("s")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        cut.stdout.read(k)
+        cut.stdout.close()
+        err = cut.stderr.read()
+        assert cut.wait(timeout=20) == 1 and err == b"", (cut.returncode, err)
 
 
 @test
@@ -679,50 +487,11 @@ def receipts_follow_the_seal():
     receipt = json.load(open(path))
     os.unlink(path)
     assert receipt["size"] == receipt["data_bytes"] == 4 * MiB and receipt["to"], receipt
-    subprocess.run([TOOL, "--receipt", path, image.at("none")], capture_output=True)
+    subprocess.run([tool(), "--receipt", path, image.at("none")], capture_output=True)
     assert not os.path.exists(path)
 
 
-def clean():
-    for pool in (POOL, DATA):
-        if CLUSTER.pool_exists(pool):
-            CLUSTER.delete_pool(pool)
-
-
-def main():
-    print(f"seed {ARGS.seed}", flush=True)
-    # Ceph's library can hang in this very process (seen once), where no exception reaches: SIGALRM says where, and ends it.
-    faulthandler.register(signal.SIGALRM, chain=True)
-    signal.alarm(TEST_LIMIT)
-    clean()
-    for pool in (POOL, DATA):
-        CLUSTER.create_pool(pool)
-        rbd.RBD().pool_init(CLUSTER.open_ioctx(pool), True)
-    failed, ran = [], 0
-    for function in TESTS:
-        if (ARGS.only and function.__name__ not in ARGS.only) or function.__name__ in ARGS.without:
-            continue
-        signal.alarm(TEST_LIMIT)
-        start = time.time()
-        ran += 1
-        try:
-            # Of its own, so that a failure comes back when the test is run alone with the same seed.
-            RNG.seed(f"{ARGS.seed}/{function.__name__}")
-            function()
-            print(f"ok {function.__name__} ({time.time() - start:.1f} s)", flush=True)
-        except Exception:
-            failed.append(function.__name__)
-            print(f"FAIL {function.__name__} ({time.time() - start:.1f} s)\n{traceback.format_exc()}", flush=True)
-    clean()
-    signal.alarm(0)
-    print(f"not ok: {' '.join(failed)}" if failed or not ran else f"ok {ran} tests")
-    print(f"{ran - len(failed)} passed, {len(failed)} failed, 0 skipped")
-    sys.exit(1 if failed or not ran else 0)
-
-
-if "CEPH_CONF" not in os.environ and not os.path.exists("/etc/ceph/ceph.conf"):
-    print("skipped: no cluster: neither $CEPH_CONF nor /etc/ceph/ceph.conf")
-    sys.exit(77)
-CLUSTER = rados.Rados(conffile=os.environ.get("CEPH_CONF", ""))
-CLUSTER.connect()
-main()
+if __name__ == "__main__":
+    # Other histories each time; a seed makes them come back.
+    bed.seed = int(time.time())
+    main("ceph")
