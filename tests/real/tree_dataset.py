@@ -468,8 +468,9 @@ def a_roll_back_by_hand_and_a_replica_are_what_they_hold():
 def a_user_without_rights_takes_increments():
     target = Target("user")
     target.sh("""zfs create -o atime=off -o acltype=posix -o xattr=sa {t}; chown nobody /{t}; chmod a+rw /dev/zfs
-        zfs allow nobody snapshot,hold,release,rollback,mount,readonly,userprop {t}""")
-    as_nobody = "setpriv --reuid nobody --regid nogroup --clear-groups env PATH=$PATH tree-apply --mark --dataset {t}"
+        zfs allow nobody snapshot,hold,release,rollback,mount,readonly,userprop {t}
+        install -m 755 "$(command -v tree-apply)" /run/tree-apply""")  # the checkout may lie where nobody may look
+    as_nobody = "setpriv --reuid nobody --regid nogroup --clear-groups /run/tree-apply --mark --dataset {t}"
     target.sh(f"{as_nobody} <{stream(0)}")
     target.sh(f"head -c {stream(1, 0).stat().st_size // 2} {stream(1, 0)} | {as_nobody}", check=False)
     result = target.sh(f"{as_nobody} <{stream(1, 0)}")
