@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
@@ -54,6 +55,8 @@ pub struct Device {
     zeroing: Zeroing,
     /// Opened with O_DIRECT: what is not aligned is read, changed and written.
     direct: bool,
+    /// Why something that was written may be lost.
+    lost: OnceLock<Fault>,
 }
 
 impl Device {
@@ -67,7 +70,7 @@ impl Device {
             .custom_flags(flags.bits().cast_signed())
             .open(path)
             .map_err(|error| open_failed(path, &error))?;
-        let device = Device { file, path: path.to_owned(), zeroing, direct: true };
+        let device = Device { file, path: path.to_owned(), zeroing, direct: true, lost: OnceLock::new() };
         device.lock(UDEV_PATIENCE)?;
         Ok(device)
     }
@@ -88,7 +91,7 @@ impl Device {
 
     /// A regular file that somebody else opened and keeps others away from. The path is for people.
     pub fn of_file(file: File, path: PathBuf) -> Device {
-        Device { file, path, zeroing: Zeroing::Punch, direct: false }
+        Device { file, path, zeroing: Zeroing::Punch, direct: false, lost: OnceLock::new() }
     }
 
     /// Another run is turned away at once by O_EXCL on a device, by this on a file. udev, too, locks a device: while it looks
@@ -107,7 +110,7 @@ impl Device {
 
     /// The same open file in another process: it shares the claim.
     pub fn received(fd: OwnedFd, Opened { path, zeroing, direct }: Opened) -> Device {
-        Device { file: File::from(fd), path, zeroing, direct }
+        Device { file: File::from(fd), path, zeroing, direct, lost: OnceLock::new() }
     }
 
     /// What that other process must know.
@@ -255,7 +258,11 @@ impl Device {
 
     /// Makes everything written durable. An error is final: the kernel reports a lost write once, and a second call would lie.
     pub fn sync(&self) -> Result<(), Fault> {
-        self.file.sync_all().map_err(|error| self.failed("making it durable", &error))
+        if let Some(fault) = self.lost.get() {
+            return Err(fault.clone());
+        }
+        let synced = self.file.sync_all().map_err(|error| self.failed("making it durable", &error));
+        synced.inspect_err(|fault| drop(self.lost.set(fault.clone())))
     }
 
     fn failed(&self, doing: &str, error: &io::Error) -> Fault {
@@ -335,4 +342,18 @@ fn mounted_at(number: &str) -> Option<String> {
 fn holder(number: &str) -> Option<String> {
     let entry = std::fs::read_dir(format!("/sys/dev/block/{number}/holders")).ok()?.next()?.ok()?;
     Some(entry.file_name().to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_lost_is_not_durable_at_a_second_call() {
+        // It can be written to, but not be made durable.
+        let mut device = Device::of_file(File::options().write(true).open("/dev/null").unwrap(), PathBuf::new());
+        let first = device.sync().unwrap_err();
+        device.file = tempfile::tempfile().unwrap();
+        assert_eq!(device.sync().unwrap_err(), first);
+    }
 }

@@ -278,10 +278,14 @@ fn tolerate(words: [&str; 2], name: &str, snapshots: &[&str], fine: &str) -> Res
     }
 }
 
-/// Goes back to a snapshot; `destroying` the ones above it.
-pub fn rollback(name: &str, snapshot: &str, destroying: bool) -> Result<(), Fault> {
-    let options: &[&str] = if destroying { &["rollback", "-r"] } else { &["rollback"] };
-    zfs(name, options.iter().copied().chain([format!("{name}@{snapshot}").as_str()]))
+/// Goes back to a snapshot, above which there is none. (`zfs rollback -r` would destroy those one by one, and leave off at the
+/// first that is held or being sent: with some gone, and nowhere gone back to.)
+pub fn rollback(name: &str, snapshot: &str) -> Result<(), Fault> {
+    zfs(name, ["rollback", &format!("{name}@{snapshot}")]).map_err(|fault| match fault.what.contains("more recent snapshots") {
+        true => Fault { class: Class::ForeignSnapshot, ..fault }
+            .hint(format!("`zfs list -t snapshot,bookmark -r -d 1 {name}` shows what others made meanwhile")),
+        false => fault,
+    })
 }
 
 /// Waits, for a while, until the pool of a dataset has given back what was destroyed: it does so in the background, over
@@ -351,7 +355,12 @@ pub fn holds(name: &str, snapshots: &[&str]) -> Result<Vec<(String, String)>, Fa
 
 /// Destroys one snapshot.
 pub fn destroy_snapshot(name: &str, snapshot: &str) -> Result<(), Fault> {
-    zfs(name, ["destroy", &format!("{name}@{snapshot}")])
+    destroy_snapshots(name, &[snapshot])
+}
+
+/// Destroys snapshots: all of them, or none.
+pub fn destroy_snapshots(name: &str, snapshots: &[&str]) -> Result<(), Fault> {
+    if snapshots.is_empty() { Ok(()) } else { zfs(name, ["destroy", &format!("{name}@{}", snapshots.join(","))]) }
 }
 
 fn zfs<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<(), Fault> {

@@ -262,6 +262,8 @@ def a_snapshot_that_is_gone_is_no_end():
             out.write(data[-60:])
         err = filler.communicate(timeout=60)[1]
     assert filler.returncode == 4 and "[" in err, (filler.returncode, err, str(whole))
+    # A list that was kept is of the snapshot that had the name then.
+    refused(run(f"PATH={bed.options.bin}:$PATH; tree-diff-stream --changes {bed.work}/whole >{bed.work}/out", check=False), 4, "vanished")
 
 
 @test

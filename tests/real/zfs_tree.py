@@ -207,6 +207,42 @@ def a_snapshot_goes_by_its_guid_wherever_it_is():
     home.drop()
 
 
+# Writes to a mapped page, and takes a snapshot before it is written back.
+MAPPED = """
+import mmap, subprocess, sys
+with open("f", "r+b") as file:
+    pages = mmap.mmap(file.fileno(), 0)
+    pages[100:104] = b"page"
+    subprocess.run(["zfs", "snapshot", sys.argv[1]], check=True)
+    pages.flush()
+"""
+
+
+@test
+def what_was_written_to_a_mapped_page_is_not_missed():
+    home = Home()
+    home.sh(f"head -c 65536 /dev/zero >f; zpool sync; python3 -c '{MAPPED}' {home.name}@s0")
+    home.snapshots.append("s0")
+    home.equal("walked")
+    home.snapshot()
+    # The same times on both sides, and other content.
+    same(home.sh("cd .zfs/snapshot; stat -c '%i %s %Y %Z' s0/f s1/f | sort -u | wc -l; cmp -s s0/f s1/f || echo differ").out, "1\ndiffer\n")
+    home.equal("walked")
+    home.drop()
+
+
+@test
+def another_file_system_that_is_mounted_over_it_is_not_sent():
+    home = Home()
+    home.sh("echo 1 >f")
+    home.snapshot()
+    vm(f"zfs create -o mountpoint={home.at} {home.name}.over; zfs snapshot {home.name}.over@s0")
+    refused(vm(f"tree-diff-stream --dataset {home.name}@s0 | cat >/dev/null; exit ${{PIPESTATUS[0]}}", check=False), 4, "mounted")
+    vm(f"zfs destroy -r {home.name}.over")
+    home.equal("walked")
+    home.drop()
+
+
 @test
 def what_cannot_be_sent_is_refused():
     home = Home()

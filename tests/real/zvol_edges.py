@@ -215,8 +215,8 @@ def a_volume_claimed_by_device_mapper_is_refused():
 
 
 @contextlib.contextmanager
-def half_way(t, stream):
-    """A run that has half of its stream, and then gets the rest."""
+def half_way(t, stream, code=0):
+    """A run that has half of its stream, and then gets the rest; how it exits."""
     slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {t}'"
     half, go_on = stream.stat().st_size // 2, Path(bed.work, f"go-on.{time.monotonic_ns()}")
     wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
@@ -231,7 +231,7 @@ def half_way(t, stream):
         out, err = first.communicate(timeout=100)
     finally:
         first.kill()
-    same(first.returncode, 0, err.decode())
+    same(first.returncode, code, err.decode())
 
 
 @test
@@ -252,6 +252,19 @@ def a_name_taken_by_others_in_mid_run_is_gone_round():
     names = t.snapshots()
     assert names[:2] == ["s1", "s2"] and names[2].startswith("s2."), names
     t.at(images["s2"])
+
+
+@test
+def a_volume_shrunk_by_hand_in_mid_run_is_no_state():
+    old = content(SIZE).replace(b"\0", b"\1")
+    new = bytes(reversed(old[:1 << 19])) + old[1 << 19:]
+    of, t = prepared(old, new), Zvol("shrunk_meanwhile")
+    t.apply(of.stream("s0"))
+    with half_way(t, of.stream("s1", "s0"), code=4):
+        t.sh("zfs set volsize=1M {t}")
+    same(t.snapshots(), ["s0"])
+    t.nightly(of, "s1")
+    t.at(new)
 
 
 @contextlib.contextmanager

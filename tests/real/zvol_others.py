@@ -52,6 +52,19 @@ def snapshots_of_others_above_an_unchanged_mark_are_no_obstacle():
 
 
 @test
+def a_hold_of_others_keeps_all_that_would_be_given_up():
+    of, t = volume("held_by_others", "s1", "s2", "s3")
+    t.sh("zfs hold keep {t}@s2; zfs snapshot {t}@autosnap_daily")
+    before = t.print()
+    refused(t.apply(of.stream("s4", "s1"), "--mark --rollback", check=False), 4, "foreign-snapshot")
+    same(t.print(), before)
+    t.sh("zfs release keep {t}@s2")
+    t.apply(of.stream("s4", "s1"), "--mark --rollback")
+    t.at(images["s4"])
+    same(t.snapshots(), ["s1", "s4"])
+
+
+@test
 def a_snapshot_of_others_does_not_hide_a_write():
     of, t = volume("hidden", "s1")
     t.write(4096, 512)

@@ -2,7 +2,7 @@
 
 use super::marks;
 use crate::host::zfs::{self, Dataset};
-use crate::state::{Fault, Head, Held, Standing};
+use crate::state::{Class, Fault, Head, Held, Standing};
 
 /// Goes back to what `held` holds, and says what is given up. `room`: bytes that are to be written afterwards, for which it is
 /// waited until the pool has given back what was given up. The dataset as it is then.
@@ -13,6 +13,12 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
     let newer: Vec<&str> = if resumed.is_some() { Vec::new() } else { newer.collect() };
     let above = resumed.map_or(&standing.above, |resumable| &resumable.above);
     let lost: Vec<&str> = newer.iter().copied().chain(above.iter().map(String::as_str)).collect();
+    if let Some((snapshot, tag)) = zfs::holds(name, &lost)?.into_iter().find(|(_, tag)| tag != zfs::HOLD) {
+        let what = format!("going back to {} would destroy {snapshot}, on which there is a hold, {tag}", held.name);
+        return Err(
+            Fault::new(Class::ForeignSnapshot, what).hint(format!("`zfs release {tag} {name}@{snapshot}`, if nobody needs it"))
+        );
+    }
     note(&match lost.as_slice() {
         [] if resumed.is_some() => "going on from where an unfinished run was cut".to_owned(),
         [] if matches!(standing.head, Head::Receiving(_)) => {
@@ -27,7 +33,8 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
         marks::forget_pauses(dataset, None)?;
     }
     let freed = zfs::written_since(name, &held.name)?;
-    zfs::rollback(name, &held.name, !lost.is_empty())?;
+    zfs::destroy_snapshots(name, &lost)?;
+    zfs::rollback(name, &held.name)?;
     // What was given up counts as available at once, and can be written to only later.
     if zfs::available(name)?.saturating_sub(freed) < room {
         zfs::wait_until_freed(name)?;

@@ -15,17 +15,18 @@ const MOST_BYTES: usize = 24 << 20;
 /// Bytes that one call zeroes: librbd makes a request of each object in it at once, and 64 usual objects are enough of them.
 const ZERO_AT_ONCE: u64 = 256 << 20;
 
-/// Applies changes to an image. The first error is final: nothing is tried again.
+/// Applies changes to an image. The first error is final: nothing is tried again, and nothing is called durable any more.
 pub struct Queue {
     target: Arc<Claimed>,
     in_flight: VecDeque<Writing>,
     bytes: usize,
+    failed: Option<Fault>,
 }
 
 impl Queue {
     /// A queue onto this image.
     pub fn new(target: Arc<Claimed>) -> Queue {
-        Queue { target, in_flight: VecDeque::new(), bytes: 0 }
+        Queue { target, in_flight: VecDeque::new(), bytes: 0, failed: None }
     }
 
     /// Starts to apply a change.
@@ -58,7 +59,7 @@ impl Queue {
     fn wait_for_oldest(&mut self) -> Result<(), Fault> {
         let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
         self.bytes = self.bytes.saturating_sub(oldest.size());
-        oldest.wait()
+        oldest.wait().inspect_err(|fault| self.failed = Some(fault.clone()))
     }
 
     /// Waits until everything was applied, and makes it durable.
@@ -66,7 +67,10 @@ impl Queue {
         while !self.in_flight.is_empty() {
             self.wait_for_oldest()?;
         }
-        self.target.flush()?;
+        if let Some(fault) = &self.failed {
+            return Err(fault.clone());
+        }
+        self.target.flush().inspect_err(|fault| self.failed = Some(fault.clone()))?;
         Ok(Durable::after_flush())
     }
 }

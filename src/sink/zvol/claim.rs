@@ -87,7 +87,7 @@ impl Drop for Exposure {
             return;
         }
         let settings = [("volmode", HIDDEN), (zfs::RECEIVING, zfs::ENDED)];
-        let settings = if self.run_ended { &settings[..] } else { &settings[..1] };
+        let mut settings = if self.run_ended { &settings[..] } else { &settings[..1] };
         // udev looks at a device that was just closed, and ZFS leaves one that is open where it is, without a word.
         for _ in 0..HIDE_ATTEMPTS {
             // Not worth failing for; the next run hides it.
@@ -95,6 +95,8 @@ impl Drop for Exposure {
             if zfs::set(&self.name, settings).is_err() || wait(HIDE_PATIENCE, gone, String::new).is_ok() {
                 break;
             }
+            // Who has it open may be the next run, whose record this would end.
+            settings = &settings[..1];
         }
         if self.inherited {
             // Nor this: it stays hidden.

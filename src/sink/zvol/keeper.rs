@@ -182,6 +182,11 @@ impl Keeper {
             self.exposure.end_run(&self.dataset)?;
             return Ok(marked);
         }
+        let size = self.device.size()?;
+        if size < self.request.new_size {
+            let what = format!("somebody made the volume smaller than the image while it was written: {size} bytes");
+            return Err(Fault::new(Class::TooSmall, what).hint("send it again"));
+        }
         let Some(state) = to else {
             // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
             zfs::sync_pool(name)?;

@@ -10,10 +10,15 @@ use super::since::{Compared, Since};
 use super::told::Told;
 use super::walk::Walk;
 use crate::flow::{Ending, Source};
-use crate::format::{Header, Id, Names, Tree, TreeChange};
+use crate::format::{Header, Id, Names, Time, Tree, TreeChange};
+use crate::host::tree::{Dir, FileSystem, Place};
 use crate::host::zfs::{self, Dataset, Snapshot};
 use crate::host::{command, limits};
 use crate::state::{Class, Fault, State, StateList, ZfsGuid, zfs_source, zfs_state};
+
+/// Seconds after which a dirty page was written back for certain: Linux does it after 30 (vm.dirty_expire_centisecs), with patience
+/// for a slow pool.
+const WRITTEN_BACK: i64 = 600;
 
 /// A snapshot of a ZFS file system as a source.
 pub struct DatasetTree {
@@ -85,7 +90,7 @@ impl DatasetTree {
         if let Some(from) = from.filter(|from| from.createtxg > to.createtxg) {
             return Err(Fault::new(Class::WrongBase, format!("{} is not older than {}", from.name, to.name)));
         }
-        let mount = zfs::mounted_at(&dataset.name)?;
+        let mount = mount(&dataset.name)?;
         let known_to = known(&dataset, to);
         let from_id = from.map(|from| match wish.from.as_deref() {
             Some(name) if name.starts_with('@') => zfs_state(from.guid),
@@ -105,7 +110,7 @@ impl DatasetTree {
                 let old = open(&mount, from)?;
                 let told = lines.map(|command| told(command, &mount)).transpose()?;
                 told.as_ref().map_or(Ok(()), |(told, _)| told.fits(&old, &side))?;
-                let (since, note) = compared(old, &side, told)?;
+                let (since, note) = compared(old, from.creation, &side, told)?;
                 (Some(since), note)
             }
         };
@@ -135,8 +140,8 @@ impl DatasetTree {
     }
 }
 
-/// How the names of one snapshot become those of another; and why all is walked over though there are lines.
-fn compared(old: Side, new: &Side, told: Option<(Told, String)>) -> Result<(Since, Option<String>), Fault> {
+/// How the names of one snapshot (`taken` then) become those of another; and why all is walked over though there are lines.
+fn compared(old: Side, taken: i64, new: &Side, told: Option<(Told, String)>) -> Result<(Since, Option<String>), Fault> {
     let roots = (old.root()?.meta, new.root()?.meta);
     // Each snapshot is mounted by itself, with the inode numbers of their file system. Only its root has one of its own there.
     let wanted = if roots.0.device == roots.1.device { TreeIdentity::Path } else { TreeIdentity::Inode };
@@ -152,8 +157,10 @@ fn compared(old: Side, new: &Side, told: Option<(Told, String)>) -> Result<(Sinc
     };
     let plan = planned.map_or_else(|| Plan::new(&old, new, &identity, &mut ()), Ok)?;
     let note = note.map(|note| format!("{note}: walking over all, which takes longer"));
-    // Two snapshots do not change, and ZFS sets the time of change by a clock of its own.
-    let since = Since { side: old, identity, plan, content: Compared::BytesUnlessAsOld, census: None };
+    // Two snapshots do not change, and ZFS sets the time of change by a clock of its own: but for a write to a mapped page when
+    // the page becomes dirty. A snapshot in between has the time, and the next one the content.
+    let settled = Time { seconds: taken.saturating_sub(WRITTEN_BACK), nanoseconds: 0 };
+    let since = Since { side: old, identity, plan, content: Compared::BytesUnlessAsOld(Some(settled)), census: None };
     Ok((since, note))
 }
 
@@ -163,6 +170,19 @@ fn told(command: &[OsString], mount: &Path) -> Result<(Told, String), Fault> {
     let program = program.to_str().ok_or_else(|| Fault::new(Class::Usage, "the command's name is no text"))?;
     let (running, output) = command::start(program, arguments)?;
     running.finish_heard(|| Told::read(output, mount.as_os_str().as_encoded_bytes()))
+}
+
+/// Where the file system is mounted. Another one that is mounted over it may have snapshots of the same names.
+fn mount(name: &str) -> Result<PathBuf, Fault> {
+    let path = zfs::mounted_at(name)?;
+    let root = Dir::root(&path)?;
+    match root.mounted_from() {
+        Some(mounted) if mounted.source != name && Place::of(&root)?.file_system == FileSystem::Zfs => {
+            Err(Fault::new(Class::Mounted, format!("{} is mounted at {}, over {name}", mounted.source, path.display()))
+                .hint(format!("zfs get mountpoint {name} {}", mounted.source)))
+        }
+        Some(_) | None => Ok(path),
+    }
 }
 
 fn file_system(name: &str) -> Result<Dataset, Fault> {
@@ -209,6 +229,7 @@ impl Source<Tree> for DatasetTree {
     fn finish(&mut self) -> Result<Ending, Fault> {
         self.walk.finish()?;
         let now = file_system(&self.dataset)?;
+        mount(&now.name)?;
         match self.relied_on.iter().all(|guid| now.snapshots.iter().any(|snapshot| snapshot.guid == *guid)) {
             true => Ok(Ending { to: self.header.to, digest: None }),
             false => Err(Fault::new(Class::Vanished, "a snapshot was removed while it was read")),

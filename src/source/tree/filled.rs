@@ -9,7 +9,7 @@ use std::path::Path;
 use super::content::{Comparison, Content};
 use super::side::{Found, Side};
 use crate::flow::{Ending, Source};
-use crate::format::{Beginning, Entry, Header, Node, Object, Origin, Tree, TreeChange, TreePath, wire};
+use crate::format::{Beginning, Entry, Header, Id, Node, Object, Origin, Tree, TreeChange, TreePath, wire};
 use crate::host::limits;
 use crate::host::tree::{Dir, Kind};
 use crate::source::Decoder;
@@ -62,8 +62,8 @@ impl<R: Read> FilledList<R> {
     fn take(&mut self, change: TreeChange) -> Result<(), Fault> {
         match change {
             TreeChange::Roots { old, new } => {
-                let open = |path: &[u8]| Side::open(Path::new(OsStr::from_bytes(path)), false, false);
-                self.sides = Some(Sides { old: old.as_deref().map(open).transpose()?, new: open(&new)? });
+                let old = old.map(|old| open(&old, self.header.from)).transpose()?;
+                self.sides = Some(Sides { old, new: open(&new, self.header.to)? });
             }
             TreeChange::Gone { path, number } => {
                 if let Some(number) = number {
@@ -138,6 +138,19 @@ impl<R: Read> FilledList<R> {
             None => self.file = None,
         }
         Ok(())
+    }
+}
+
+/// A tree that a list is of. A snapshot on CephFS has to be the one in the list: another can have its name by now.
+fn open(path: &[u8], state: Option<Id>) -> Result<Side, Fault> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let side = Side::open(path, false, false)?;
+    match (side.cephfs_state()?, state) {
+        (Some(found), Some(told)) if found != told => {
+            Err(Fault::new(Class::Vanished, format!("{} is another snapshot than the one that the list is of", path.display()))
+                .hint("it was removed and taken anew: cephfs-changed makes a list of what is there now"))
+        }
+        _ => Ok(side),
     }
 }
 

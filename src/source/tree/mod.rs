@@ -85,7 +85,7 @@ impl TreeFiles {
         let old = walked.into_side();
         let plan = Plan::new(&old, &side, &identity, &mut ())?;
         let names = Names { source: name(path), from: name(base), to: name(path) };
-        let content = if trust_times { Compared::BytesUnlessAsOld } else { Compared::Bytes };
+        let content = if trust_times { Compared::BytesUnlessAsOld(None) } else { Compared::Bytes };
         let since = Since { side: old, identity, plan, content, census };
         Ok(TreeFiles::new(Some(from), names, Walk::new(side, Some(since), !live && !trust_times)))
     }

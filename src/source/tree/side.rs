@@ -6,10 +6,10 @@ use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::format::{Attributes, Entry, Name, Node, Origin, Pool, Time, TreePath, wire};
+use crate::format::{Attributes, Entry, Id, Name, Node, Origin, Pool, Time, TreePath, wire};
 use crate::host::holes::trustworthy;
 use crate::host::tree::{Dir, Kind, Meta, ceph_inode, file_xattrs};
-use crate::state::{Class, Fault};
+use crate::state::{Class, Fault, cephfs_state};
 
 use super::content::Content;
 use super::listings::Listings;
@@ -107,6 +107,12 @@ impl Side {
     /// The inode of the root, as CephFS knows it.
     pub fn ceph_root(&self) -> Result<u64, Fault> {
         Ok(ceph_inode(self.root.meta()?.inode))
+    }
+
+    /// What identifies it, if it is a snapshot on CephFS.
+    pub fn cephfs_state(&self) -> Result<Option<Id>, Fault> {
+        let Some((taken, fsid)) = self.taken.zip(self.root.cluster_fsid()?) else { return Ok(None) };
+        Ok(Some(cephfs_state(&fsid, self.ceph_root()?, taken)))
     }
 
     pub fn is_live(&self) -> bool {

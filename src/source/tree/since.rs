@@ -7,7 +7,7 @@ use super::plan::{Plan, Planned, What};
 use super::seen::Identity;
 use super::side::{Found, Side, is_as_old};
 use super::walk::{OldFrame, Place};
-use crate::format::{Name, TreePath};
+use crate::format::{Name, Time, TreePath};
 use crate::host::tree::{Dir, Kind, Meta};
 use crate::state::Fault;
 
@@ -26,8 +26,8 @@ pub(super) struct Since {
 pub(super) enum Compared {
     /// By reading it.
     Bytes,
-    /// The same, but the same inode, size and times mean the same content.
-    BytesUnlessAsOld,
+    /// The same, but the same inode, size and times mean the same content; with a time, of what was changed before that.
+    BytesUnlessAsOld(Option<Time>),
     /// It is not read: what may differ is said.
     Doubt(Doubt),
 }
@@ -84,7 +84,9 @@ impl Since {
     fn is_trusted(&self, old: &Meta, new: &Meta) -> bool {
         match self.content {
             Compared::Bytes => false,
-            Compared::BytesUnlessAsOld => self.identity.same_inode(old, new) && is_as_old(old, new),
+            Compared::BytesUnlessAsOld(before) => {
+                self.identity.same_inode(old, new) && is_as_old(old, new) && before.is_none_or(|before| old.changed < before)
+            }
             Compared::Doubt(_) => true,
         }
     }
