@@ -147,19 +147,22 @@ impl Keeper {
         let size = self.dataset.volsize.unwrap_or(0);
         if wanted > size || wanted < size && self.options.shrink {
             zfs::set(&self.dataset.name, &[("volsize", &wanted.to_string())])?;
-            claim::wait(
-                NODE_TIMEOUT,
-                || Ok((self.device.size()? == wanted).then_some(())),
-                || format!("{} does not take its new size", self.dataset.name),
-            )?;
+            self.wait_for_size(wanted)?;
         }
         Ok(())
+    }
+
+    /// The device has so many bytes: what is done to its end is done there.
+    fn wait_for_size(&self, wanted: u64) -> Result<(), Fault> {
+        let has_it = || Ok((self.device.size()? == wanted).then_some(()));
+        claim::wait(NODE_TIMEOUT, has_it, || format!("{} does not take its new size", self.dataset.name))
     }
 
     fn roll_back(&mut self, held: &Held, standing: &Standing) -> Result<(), Fault> {
         let room = self.request.new_size.max(FULL);
         self.dataset = go_back(&self.dataset, held, standing, room, |text| self.options.note(text))?;
         self.device.invalidate();
+        self.wait_for_size(self.dataset.volsize.unwrap_or(0))?;
         if self.only_reads() {
             // The run that ended here is over. Where another begins, its record takes the place of this one.
             zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
