@@ -60,6 +60,9 @@ class Fleet:
         for image in self.images:
             rbd("create", "--size", f"{size}B", f"{POOL}/{image}")
             rbd("create", "--size", f"{size}B", f"{THEIRS}/{image}")
+        # Not from this machine's files, which are slow to read from there.
+        tools = " ".join(f"/host{self.bin}/{tool}" for tool in ("zfs-snapmark", "zvol-apply"))
+        self.guest(f"cp {tools} /usr/bin")
         self.guest(f"zpool create -f -O compression=off -O mountpoint=none {PLACE} /dev/ubda; zfs create {PLACE}/p1; zfs create {PLACE}/p4")
 
     def gone(self):
