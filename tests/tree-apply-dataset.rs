@@ -18,7 +18,7 @@ use siphon::format::{Digest, Origin};
 use siphon::state::{Mark, Run};
 use tempfile::TempDir;
 
-/// `zfs`: the dataset tank/home (guid 10). Properties that were set lie in $STAGE/set, records of snapshots in $STAGE/marks.
+/// `zfs`: the dataset tank/home (guid 10). Properties that were set lie in $STAGE/set, records of snapshots in $STAGE/snapshots.
 const ZFS: &str = r#"#!/bin/bash
 shopt -s nullglob
 case "$*" in
@@ -29,17 +29,20 @@ case "$*" in
     printf 'tank/home\t%s\t%s\t-\n' guid 10 atime off logicalreferenced 0 written 0
     for file in "$STAGE"/set/*; do printf 'tank/home\t%s\t%s\tlocal\n' "${file##*/}" "$(cat "$file")"; done
     guid=10
-    for file in "$STAGE"/marks/*; do
+    for file in "$STAGE"/snapshots/*; do
       guid=$((guid + 1)) name=tank/home@${file##*/}
       printf "$name"'\t%s\t%s\t-\n' guid $guid createtxg $guid creation 100 userrefs 1
-      printf "$name"'\tsiphon:mark\t%s\tlocal\n' "$(cat "$file")"
+      record=$(cat "$file")
+      printf "$name"'\t%s\t%s\tlocal\n' "${record%%=*}" "${record#*=}"
     done ;;
   set*) words=${*:2:$#-2}; echo "${words#*=}" >"$STAGE/set/${words%%=*}" ;;
   inherit*) rm -f "$STAGE/set/$2" ;;
+  snapshot*siphon-check-*) echo "$3" >"$STAGE/snapshots/${4#*@}" ;;
   snapshot*)
     : >"$STAGE/at-snapshot"
     while [ -e "$STAGE/gate" ]; do sleep 0.02; done
-    echo "${3#*=}" >"$STAGE/marks/${4#*@}" ;;
+    echo "$3" >"$STAGE/snapshots/${4#*@}" ;;
+  destroy*) rm "$STAGE/snapshots/${2#*@}" ;;
 esac
 "#;
 
@@ -51,7 +54,7 @@ struct Stage {
 impl Stage {
     fn new() -> Stage {
         let stage = Stage { dir: TempDir::new().unwrap() };
-        for name in ["bin", "set", "marks", "home", "elsewhere"] {
+        for name in ["bin", "set", "snapshots", "home", "elsewhere"] {
             fs::create_dir(stage.path(name)).unwrap();
         }
         for (name, text) in [("zfs", ZFS), ("zpool", "#!/bin/sh\n")] {
@@ -61,7 +64,7 @@ impl Stage {
         let name = "mon".to_owned();
         let (source, state, digest) = (id(201), id(1), Digest([1; 32]));
         let mark: Mark = Mark { home: 10, source, state, aliases: Vec::new(), size: 0, digest, root: None, name };
-        fs::write(stage.path("marks/mon"), mark.to_text()).unwrap();
+        fs::write(stage.path("snapshots/mon"), format!("siphon:mark={}", mark.to_text())).unwrap();
         stage
     }
 
@@ -132,7 +135,7 @@ fn a_run_that_is_given_up_is_over_where_no_other_begins() {
         let stage = Stage::new();
         let Some(_mount) = stage.mounted() else { return };
         // A run for the second state was killed. What comes leads to the first one.
-        let run: Run = Run { home: 10, newest_mark: Some(11), stream: id(9), from: Some(id(1)), to: Some(id(2)) };
+        let run: Run = Run { home: 10, newest_mark: Some(11), stream: id(9), from: Some(id(1)), to: Some(id(2)), check: None };
         fs::write(stage.path("set/siphon:receiving"), run.to_text()).unwrap();
         fs::write(stage.path("set/readonly"), "off").unwrap();
         let output = stage.apply(&Stream::whole(1), options);
@@ -161,7 +164,7 @@ fn a_directory_of_it_that_is_mounted_elsewhere_is_not_taken_for_it() {
     // Where it is all that is mounted, there is nothing to write to.
     drop(mount);
     stage.lists(&["elsewhere"]);
-    fs::remove_file(stage.path("marks/s2")).unwrap();
+    fs::remove_file(stage.path("snapshots/s2")).unwrap();
     let output = stage.apply(&increment(), &[]);
     let said = complaint(&output);
     assert!(output.status.code() == Some(4) && said.contains("[not-found]"), "{said}");
@@ -184,7 +187,7 @@ fn what_zfs_still_does_for_a_run_that_was_killed_keeps_the_next_one_out() {
     let output = stage.apply(&increment(), &[]);
     assert!(!output.status.success() && complaint(&output).contains("[busy]"), "{}", complaint(&output));
     fs::remove_file(stage.path("gate")).unwrap();
-    wait_until(|| stage.path("marks/s2").exists());
+    wait_until(|| stage.path("snapshots/s2").exists());
     wait_until(|| stage.apply(&increment(), &[]).status.success());
 }
 

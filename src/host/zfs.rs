@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{self, Failed, Running};
 use super::tree::Dir;
-use crate::state::{Checkpoint, Class, Fault, Mark, Pause, ZfsGuid};
+use crate::state::{Check, Checkpoint, Class, Fault, Mark, Pause, ZfsGuid};
 
 /// User property of a snapshot: the [`crate::state::Mark`] that it is.
 pub const MARK: &str = "siphon:mark";
@@ -18,7 +18,7 @@ pub const RECEIVING: &str = "siphon:receiving";
 pub const ENDED: &str = "-";
 /// User property of a volume that we created: hide its device between runs.
 pub const HIDDEN: &str = "siphon:hidden";
-/// User property of a snapshot that only stands in for the head for a moment: guid of its dataset.
+/// User property of a snapshot: the [`crate::state::Check`] that it is.
 pub const CHECK: &str = "siphon:check";
 /// Tag of the hold that moves on with the newest mark.
 pub const HOLD: &str = "siphon";
@@ -82,8 +82,8 @@ pub struct Snapshot {
     pub clones: Vec<String>,
     /// Set on this very snapshot, here: not inherited, not received.
     pub mark: Option<String>,
-    /// Guid in the record of a snapshot that stood in for the head, set here.
-    pub check: Option<ZfsGuid>,
+    /// Set on this very snapshot, here.
+    pub check: Option<String>,
 }
 
 /// The longest that is waited for a pool to give back what was destroyed.
@@ -155,10 +155,23 @@ impl Dataset {
         (pause.home == self.guid).then_some(pause.checkpoint)
     }
 
+    /// Number of the run that a snapshot is the check of; believed as a mark is.
+    pub fn check(&self, snapshot: &Snapshot) -> Option<u32> {
+        Check::parse(snapshot.check.as_deref()?).filter(|check| check.home == self.guid).map(|check| check.run)
+    }
+
     /// Looks up a dataset that must exist.
     pub fn open(name: &str) -> Result<Dataset, Fault> {
         Dataset::load(name)?.ok_or_else(|| Fault::new(Class::NotFound, format!("there is no dataset {name}")))
     }
+}
+
+/// A number for a run that no other run has: at random.
+pub fn run_number() -> Result<u32, Fault> {
+    let mut number = [0; 4];
+    rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty())
+        .map(|_| u32::from_le_bytes(number))
+        .map_err(|error| Fault::io("no random number", &error.into()))
 }
 
 /// The device node of a volume.
@@ -188,7 +201,7 @@ fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> 
         holds: number(table, "userrefs").unwrap_or(0),
         clones: table.get("clones").map(clones_of).unwrap_or_default(),
         mark: local(table, MARK),
-        check: local(table, CHECK).and_then(|guid| guid.parse().ok()),
+        check: local(table, CHECK),
     })
 }
 

@@ -62,6 +62,17 @@ pub struct Run<H = ZfsGuid> {
     pub from: Option<Id>,
     /// The state it leads to; `None` when the stream will only say so at its end.
     pub to: Option<Id>,
+    /// Number of the [`Check`] that it stands on; `None` where there is none.
+    pub check: Option<u32>,
+}
+
+/// A snapshot that a run takes before it writes, and that is gone when somebody went back past it meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The dataset that the snapshot was made of.
+    pub home: ZfsGuid,
+    /// Number of the run.
+    pub run: u32,
 }
 
 /// A snapshot that an unfinished run can go on from.
@@ -124,10 +135,7 @@ impl<H: Home> Mark<H> {
             },
             size: words.get("size")?,
             digest: words.get("digest")?,
-            root: match words.0.get("root") {
-                Some(root) => Some(root.parse().ok()?),
-                None => None,
-            },
+            root: words.if_there("root")?,
             name: String::from_utf8(unescape(words.0.get("name")?)?).ok()?,
         })
     }
@@ -139,7 +147,8 @@ impl<H: Home> Run<H> {
         let id = |id: Option<Id>| id.map_or("-".to_owned(), |id| id.to_string());
         let newest = self.newest_mark.map_or("-".to_owned(), |guid| guid.to_string());
         let (from, to, home) = (id(self.from), id(self.to), &self.home);
-        format!("v={VERSION} {}={home} newest={newest} stream={} from={from} to={to}", H::WORD, self.stream)
+        let check = self.check.map(|run| format!(" check={run}")).unwrap_or_default();
+        format!("v={VERSION} {}={home} newest={newest} stream={} from={from} to={to}{check}", H::WORD, self.stream)
     }
 
     /// Reads a record; `None` when it is not one.
@@ -151,7 +160,21 @@ impl<H: Home> Run<H> {
             stream: words.get("stream")?,
             from: words.optional("from")?,
             to: words.optional("to")?,
+            check: words.if_there("check")?,
         })
+    }
+}
+
+impl Check {
+    /// The record as one line of text.
+    pub fn to_text(self) -> String {
+        format!("v={VERSION} {}={} run={}", ZfsGuid::WORD, self.home, self.run)
+    }
+
+    /// Reads a record; `None` when it is not one.
+    pub fn parse(text: &str) -> Option<Check> {
+        let words = Words::parse(text)?;
+        Some(Check { home: words.get(ZfsGuid::WORD)?, run: words.get("run")? })
     }
 }
 
@@ -178,6 +201,14 @@ impl<'a> Words<'a> {
 
     fn get<T: FromStr>(&self, key: &str) -> Option<T> {
         self.0.get(key)?.parse().ok()
+    }
+
+    /// A word that was left away where there was nothing to say, or by a version that did not know it.
+    fn if_there<T: FromStr>(&self, key: &str) -> Option<Option<T>> {
+        match self.0.get(key) {
+            None => Some(None),
+            Some(text) => text.parse().ok().map(Some),
+        }
     }
 
     fn optional<T: FromStr>(&self, key: &str) -> Option<Option<T>> {
@@ -240,10 +271,18 @@ mod tests {
         let mark = Mark { home: "5e2b".to_owned(), source, state, aliases: vec![id(5), id(6)], size, digest, root, name };
         assert_eq!(Mark::parse(&mark.to_text()), Some(mark.clone()));
         assert_eq!(Mark::<u64>::parse(&mark.to_text()), None, "of another system");
-        for (newest_mark, from, to) in [(None, None, None), (Some(5), Some(id(3)), Some(id(4)))] {
-            let run = Run { home: 1, newest_mark, stream: id(9), from, to };
-            assert_eq!(Run::<u64>::parse(&run.to_text()), Some(run));
+        for (newest_mark, from, to, check) in [(None, None, None, None), (Some(5), Some(id(3)), Some(id(4)), Some(u32::MAX))] {
+            let run = Run { home: 1, newest_mark, stream: id(9), from, to, check };
+            assert_eq!(Run::<u64>::parse(&run.to_text()), Some(run.clone()));
+            assert_eq!(
+                Run::<u64>::parse(&format!("{} check=-", Run { check: None, ..run }.to_text())),
+                None,
+                "a check that is none"
+            );
         }
+        let check = Check { home: 1, run: u32::MAX };
+        assert_eq!(Check::parse(&check.to_text()), Some(check));
+        assert_eq!(Check::parse("1"), None);
         for bad in ["", "v=2 dataset=1", "v=1", "v=1 dataset=-1 newest=- stream=x from=- to=-", "-"] {
             assert_eq!((Mark::<u64>::parse(bad), Run::<u64>::parse(bad)), (None, None), "{bad}");
         }

@@ -43,7 +43,7 @@ pub use manifest::{
     BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter, grain_digest,
     is_manifest,
 };
-pub use mark::{Home, Mark, Pause, Run, choose_name, escape_zfs_name};
+pub use mark::{Check, Home, Mark, Pause, Run, choose_name, escape_zfs_name};
 pub use memory::{Linked, Memory};
 pub use plan::{Act, Condition, Plan};
 pub use receipt::Receipt;

@@ -96,7 +96,9 @@ class Target:
         return self.sh(f"tree-apply {options} --dataset {{t}} <{file}", check=check)
 
     def snapshots(self):
-        return self.sh("zfs list -Hp -t snapshot -o name -s createtxg -d 1 {t}").out.replace(self.name + "@", "").split()
+        """Oldest first, but for the check of a run."""
+        names = self.sh("zfs list -Hp -t snapshot -o name -s createtxg -d 1 {t}").out.replace(self.name + "@", "").split()
+        return [name for name in names if not name.startswith("siphon-check-")]
 
     def get(self, name):
         return self.sh(f"zfs get -Hp -o value {name} {{t}}").out.strip()
@@ -228,6 +230,32 @@ def killed_anywhere_it_is_not_marked_and_the_next_run_ends_equal():
         target.at(day)
     print(f"    killed while receiving: {fired} of {planned}", flush=True)
     assert fired * 2 > planned, "most kills struck before or after the run"
+
+
+@test
+def a_roll_back_by_hand_in_mid_run_is_warned_of_or_seen():
+    source, target = Target("rolled.source"), Target("rolled")
+    source.sh("zfs create -o atime=off {t}")
+    for day, since in (("a", ""), ("b", "--from a")):
+        source.sh(f"head -c 3000000 /dev/urandom >/{{t}}/{day}; zfs snapshot {{t}}@{day}; tree-diff-stream {since} --dataset {{t}}@{day} >{bed.work}/rolled.{day}")
+    target.apply(f"{bed.work}/rolled.a")
+    for option in ("", "-r"):
+        half, file = 1500000, f"{bed.work}/rolled.b"
+        target.sh(f"""rm -f go code; {{ head -c {half} {file}; until [ -e go ]; do sleep 0.1; done; tail -c +{half + 1} {file}; }} |
+            {{ tree-apply --all --mark --dataset {{t}} >/root/out 2>&1; echo $? >code; }} &
+            for _ in $(seq 100); do [ "$(zfs get -H -o value readonly {{t}})" != off ] || break; sleep 0.1; done; sleep 1
+            zfs rollback {option} {{t}}@a 2>said; touch go; wait""")
+        said = target.sh("cat code; cat said /root/out").out
+        # What it has open is gone (io), or it comes to its end and is refused (written-since).
+        assert said[0] in "14" if option else said[0] == "0" and "more recent snapshots" in said, said
+        same(target.snapshots(), ["a"] if option else ["a", "b"], said)
+        if not option:
+            target.sh("zfs release siphon {t}@b; zfs rollback -r {t}@a; zfs hold siphon {t}@a")
+    result = target.apply(f"{bed.work}/rolled.b", check=False)
+    if result.code:
+        refused(result, 4, "written-since")
+        target.apply(f"{bed.work}/rolled.b", "--all --mark --rollback")
+    same(target.sh("zfs-snapmark verify {t} >&2; cmp /{t}/b /%s/b && ls /{t}" % source.name).out.split(), ["a", "b"])
 
 
 @test
@@ -468,7 +496,7 @@ def a_roll_back_by_hand_and_a_replica_are_what_they_hold():
 def a_user_without_rights_takes_increments():
     target = Target("user")
     target.sh("""zfs create -o atime=off -o acltype=posix -o xattr=sa {t}; chown nobody /{t}; chmod a+rw /dev/zfs
-        zfs allow nobody snapshot,hold,release,rollback,mount,readonly,userprop {t}
+        zfs allow nobody snapshot,hold,release,rollback,send,destroy,mount,readonly,userprop {t}
         install -m 755 "$(command -v tree-apply)" /run/tree-apply""")  # the checkout may lie where nobody may look
     as_nobody = "setpriv --reuid nobody --regid nogroup --clear-groups /run/tree-apply --mark --dataset {t}"
     target.sh(f"{as_nobody} <{stream(0)}")

@@ -137,8 +137,10 @@ class Zvol:
     def get(self, name):
         return self.sh(f"zfs get -Hp -o value {name} {{t}}").out.strip()
 
-    def snapshots(self):
-        return self.sh("zfs list -Hp -t snapshot -o name -s createtxg -d 1 {t}").out.replace(self.name + "@", "").split()
+    def snapshots(self, checks=False):
+        """Oldest first; the check of a run only when asked for."""
+        names = self.sh("zfs list -Hp -t snapshot -o name -s createtxg -d 1 {t}").out.replace(self.name + "@", "").split()
+        return [name for name in names if checks or not name.startswith("siphon-check-")]
 
     def print(self):
         """What must stay as it is when something is refused."""
@@ -163,6 +165,7 @@ class Zvol:
         assert size and int(size[1]) >= len(image), str(result)
         assert sha256(image.ljust(int(size[1]), b"\0")) + "  -" in result.out, f"content of {self}\n{result}"
         assert not live or "ok:" in result.err, str(result)
+        assert not live or not self.sh("zfs get -H -d 1 -t snapshot -s local -o name siphon:check {t}").out, "the check of a run is still there"
         return self
 
 

@@ -215,9 +215,9 @@ def a_volume_claimed_by_device_mapper_is_refused():
 
 
 @contextlib.contextmanager
-def half_way(t, stream, code=0):
+def half_way(t, stream, code=0, options=""):
     """A run that has half of its stream, and then gets the rest; how it exits."""
-    slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {t}'"
+    slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {options} {t}'"
     half, go_on = stream.stat().st_size // 2, Path(bed.work, f"go-on.{time.monotonic_ns()}")
     wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
     first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; tail -c +{half + 1} {stream}; }} | {slow}"],
@@ -226,6 +226,8 @@ def half_way(t, stream, code=0):
         for _ in range(100):
             if t.get("siphon:receiving") != "-":
                 break
+        else:
+            raise AssertionError("it is not receiving")
         yield
         go_on.touch()
         out, err = first.communicate(timeout=100)
@@ -265,6 +267,32 @@ def a_volume_shrunk_by_hand_in_mid_run_is_no_state():
     same(t.snapshots(), ["s0"])
     t.nightly(of, "s1")
     t.at(new)
+
+
+@test
+def a_roll_back_by_hand_in_mid_run_is_warned_of_or_seen():
+    old = content(SIZE).replace(b"\0", b"\1")
+    new = bytes(reversed(old))
+    of, t = prepared(old, new, changed(new, salt=1)), Zvol("rolled_meanwhile")
+    t.apply(of.stream("s0"))
+    with half_way(t, of.stream("s1", "s0")):
+        assert "more recent snapshots" in t.sh("sleep 2; zfs rollback {t}@s0", check=False).err
+    t.at(new)
+    same(t.snapshots(), ["s0", "s1"])
+    with half_way(t, of.stream("s2", "s1"), code=4):
+        t.sh("sleep 2; zfs rollback -r {t}@s1")
+    same(t.snapshots(), ["s0", "s1"])
+    # All that was written since then is of that run.
+    t.nightly(of, "s2")
+    t.at(of.images["s2"])
+    same(t.snapshots(), ["s0", "s1", "s2"])
+    # A whole stream, too, which does not write what it holds no data of.
+    holes = bytes(SIZE // 2) + new[SIZE // 2:]
+    of.snap("s3", holes)
+    with half_way(t, of.stream("s3"), code=4, options="--replace"):
+        t.sh("sleep 2; zfs rollback -r {t}@s2")
+    t.apply(of.stream("s3"), "--mark --replace")
+    t.at(holes)
 
 
 @contextlib.contextmanager

@@ -91,32 +91,36 @@ def killed_anywhere_while_receiving_the_next_nightly_run_heals():
     assert fired >= 0.8 * planned, "too few kills struck a target that was receiving"
 
 
+def killed_at(step, t, stream):
+    """Holds a run up where it calls zfs so, and kills it there; the newest snapshot then, if it came so far, and what it said."""
+    slow, flag = Path(bed.work, "slow"), Path(bed.work, f"flag.{time.monotonic_ns()}")
+    slow.mkdir(exist_ok=True)
+    (slow / "zfs").touch(0o755)
+    (slow / "zfs").write_text(SLOW_ZFS.replace("STEP", step.replace(" ", "\\ ")))
+    command = f"zvol-apply {t}; exec zfs-snapmark mark --committed" if "rename" in step else "exec zvol-apply --mark"
+    process = start(f"{ssh(t, f'export SLOW={flag} PATH={slow}:$PATH;', command)} <{stream}".replace(
+        f"PATH=/host{bed.options.bin}:$PATH", f"PATH={slow}:/host{bed.options.bin}:$PATH"))
+    for _ in range(600):
+        if flag.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    newest = t.snapshots()[-1] if flag.exists() else None
+    vm(f"kill -9 $(cat /root/receiver); kill -9 $(cat {flag})", check=False)
+    return newest, process.communicate(timeout=60)[0]
+
+
 @test
 def killed_between_commit_and_mark_the_next_nightly_run_heals():
     planned, fired = 52 if bed.options.full else 4, 0
     of, t = volume("unmarked", "s0")
     image, newest = images["s0"], "s0"
-    Path(bed.work, "slow").mkdir()
-    slow = Path(bed.work, "slow/zfs")
-    slow.touch(0o755)
     for n in range(planned):
         image = changed(image, salt=n)
         of.snap(f"m{n}", image)
         # Held up where it names, holds, moves the hold on, or ends its record: this step is the one that sleeps.
         step = STEPS[n % len(STEPS)]
-        command = f"zvol-apply {t}; exec zfs-snapmark mark --committed" if "rename" in step else "exec zvol-apply --mark"
-        flag = f"{bed.work}/flag{n}"
-        slow.write_text(SLOW_ZFS.replace("STEP", step.replace(" ", "\\ ")))
-        process = start(f"{ssh(t, f'export SLOW={flag} PATH={bed.work}/slow:$PATH;', command)} <{of.stream(f'm{n}', newest)}".replace(
-            f"PATH=/host{bed.options.bin}:$PATH", f"PATH={bed.work}/slow:/host{bed.options.bin}:$PATH"))
-        for _ in range(600):
-            if os.path.exists(flag) or process.poll() is not None:
-                break
-            time.sleep(0.05)
-        at = t.snapshots()[-1]
-        fired += os.path.exists(flag) and (at.startswith("siphon-pending-") if "rename" in step else at == f"m{n}")
-        vm(f"kill -9 $(cat /root/receiver); kill -9 $(cat {flag})", check=False)
-        out = process.communicate(timeout=60)[0]
+        at, out = killed_at(step, t, of.stream(f"m{n}", newest))
+        fired += at is not None and (at.startswith("siphon-pending-") if "rename" in step else at == f"m{n}")
         # What is committed is committed: tonight's snapshot is a base, or is there already.
         again = n % 2 == 0
         if not again:
@@ -130,6 +134,29 @@ def killed_between_commit_and_mark_the_next_nightly_run_heals():
         of.keep(newest)
     print(f"  killed between commit and mark: {fired}/{planned}")
     assert fired >= 0.8 * planned, "too few kills struck between commit and mark"
+
+
+@test
+def killed_on_its_way_back_or_at_its_beginning_the_next_nightly_run_heals():
+    of, t = volume("on_its_way", "s0")
+    names = list(images)
+    for n, step in enumerate(("rollback *", "snapshot *siphon-check-*", "set siphon:receiving=* check=*", "destroy *siphon-check-*")):
+        base, to = names[n], names[n + 1]
+        # The check that stands is in the way, so the run that is cut has one.
+        t.cut(of.stream(to, base))
+        assert killed_at(step, t, of.stream(to, base))[0], f"it was not killed at {step}"
+        t.nightly(of, to)
+        t.at(images[to], to)
+
+
+@test
+def what_is_written_after_a_kill_between_commit_and_mark_is_not_given_up():
+    of, t = volume("written_after", "s0")
+    assert killed_at("hold *", t, of.stream("s1", "s0"))[0] == "s1", "it was not killed between commit and mark"
+    t.write(65536, 4096)
+    bed.refused(t.nightly(of, "s2", check=False), 4, "written-since")
+    t.apply(of.stream("s2", "s1"), "--mark --rollback")
+    t.at(images["s2"])
 
 
 if __name__ == "__main__":

@@ -183,11 +183,36 @@ def a_name_taken_by_others_is_gone_round():
 @test
 def a_check_snapshot_left_by_a_killed_run_is_no_obstacle():
     of, t = volume("checked", "s1")
-    t.sh("zfs snapshot -o siphon:check=$(zfs get -Hp -o value guid {t}) {t}@siphon-check")
+    t.sh("zfs snapshot -o siphon:check=\"v=1 dataset=$(zfs get -Hp -o value guid {t}) run=7\" {t}@siphon-check-7.0")
+    t.sh("zfs-snapmark verify {t}")
     t.cut(of.stream("s2", "s1"))
     t.nightly(of, "s3")
     t.at(images["s3"])
     same(t.snapshots(), ["s1", "s3"], "snapshots")
+    t.sh("zfs snapshot -o siphon:check=\"v=1 dataset=$(zfs get -Hp -o value guid {t}) run=7\" {t}@siphon-check-7.0")
+    assert '"already":true' in t.nightly(of, "s3").out
+    same(t.snapshots(checks=True), ["s1", "s3"], "snapshots")
+
+
+@test
+def what_is_written_after_a_roll_back_by_hand_of_a_part_of_a_night_is_not_given_up():
+    """To the newest mark, which is what the record of that night is bound to."""
+    of, t = volume("rolled_cut", "s1")
+    t.cut(of.stream("s2", "s1"))
+    # Nobody goes back unwarned: zfs names what is above.
+    assert "more recent snapshots" in t.sh("zfs rollback {t}@s1", check=False).err
+    t.sh("zfs rollback -r {t}@s1")
+    t.write(65536, 4096)
+    same(t.sh("zfs-snapmark verify {t}", check=False).code, 5, "verify")
+    refused(t.nightly(of, "s3", check=False), 4, "written-since")
+    same(t.snapshots(checks=True), ["s1"], "snapshots")
+    t.apply(of.stream("s3", "s1"), "--mark --rollback")
+    t.at(images["s3"])
+    # Where nothing was written, there is nothing to be asked.
+    t.cut(of.stream("s4", "s3"))
+    t.sh("zfs rollback -r {t}@s3; zfs-snapmark verify {t}")
+    t.nightly(of, "s4")
+    t.at(images["s4"])
 
 
 if __name__ == "__main__":

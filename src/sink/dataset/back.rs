@@ -1,8 +1,8 @@
 //! The way back to a mark.
 
-use super::marks;
+use super::{check, marks};
 use crate::host::zfs::{self, Dataset};
-use crate::state::{Class, Fault, Head, Held, Standing};
+use crate::state::{Class, Fault, Head, Held, Run, Standing};
 
 /// Goes back to what `held` holds, and says what is given up. `room`: bytes that are to be written afterwards, for which it is
 /// waited until the pool has given back what was given up. The dataset as it is then.
@@ -27,13 +27,19 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
         [] => format!("going back to {}: giving up what was written since", held.name),
         lost => format!("going back to {}: giving up {}", held.name, lost.join(", ")),
     });
+    // The check of that run is in the way, and until another begins it stays on record without.
+    if let Some(run) = marks::unfinished(dataset).filter(|run| run.check.is_some()) {
+        zfs::set(name, &[(zfs::RECEIVING, &Run { check: None, ..run }.to_text())])?;
+    }
     zfs::release(zfs::HOLD, name, &newer)?;
     if resumed.is_none() {
         // They are ours, and lie above what is gone back to.
         marks::forget_pauses(dataset, None)?;
     }
     let freed = zfs::written_since(name, &held.name)?;
-    zfs::destroy_snapshots(name, &lost)?;
+    let goal = dataset.snapshots.iter().find(|snapshot| snapshot.name == held.name).map_or(0, |snapshot| snapshot.createtxg);
+    let in_the_way: Vec<&str> = lost.into_iter().chain(check::above(dataset, goal)).collect();
+    zfs::destroy_snapshots(name, &in_the_way)?;
     zfs::rollback(name, &held.name)?;
     // What was given up counts as available at once, and can be written to only later.
     if zfs::available(name)?.saturating_sub(freed) < room {

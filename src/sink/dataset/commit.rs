@@ -1,8 +1,9 @@
 //! The commit: a snapshot that carries its record.
 
+use super::check::{self, Check};
 use super::marks::{self, Marked};
 use crate::format::{Digest, Id};
-use crate::host::zfs::Dataset;
+use crate::host::zfs::{self, Dataset};
 use crate::state::{Class, Fault, Mark};
 
 /// What is to be committed, and as what.
@@ -27,16 +28,26 @@ pub struct Committing<'a> {
     pub hold: bool,
 }
 
-/// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable.
-pub fn commit(seen: &Dataset, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
+/// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable. Not if the check of the run is
+/// passed: what there is then is no state, and given up by the next run.
+pub fn commit(seen: &Dataset, check: Option<Check>, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
     let committed = match snapshot(seen, what) {
         // Somebody took the name since we looked.
         Err(fault) if fault.class == Class::Exists => snapshot(&Dataset::open(&seen.name)?, what),
         taken => taken,
     }?;
+    if let Some(mut check) = check.filter(|check| check.is_passed(&committed)) {
+        if let Some(wrong) = marks::marks(&committed).pop() {
+            zfs::destroy_snapshot(&committed.name, &wrong.snapshot.name)?;
+        }
+        // Under our claim nobody else wrote: all that is there is of the run, which is so on record again.
+        check.renew()?;
+        return Err(Check::passed(&committed));
+    }
     let marked = if what.mark { marks::settle(&committed, what.hold)? } else { marks::marks(&committed).pop() };
     // It is committed, whatever becomes of these.
     let _ = marks::forget_pauses(&committed, None);
+    let _ = check::forget(&committed);
     Ok((committed, marked))
 }
 

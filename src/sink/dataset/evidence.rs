@@ -8,16 +8,14 @@ use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
 use crate::state::{Class, Fault};
 
+use super::check::Check;
 use super::marks::{self, Marked};
-
-/// Snapshot that stands in for the head while the send stream is looked at.
-const CHECK: &str = "siphon-check";
 
 /// The volume with all that anybody wrote to it, seen under our claim on the device.
 ///
 /// A dirty page of the device counts in nothing until it is written out, and a write counts in what ZFS says of a volume only
 /// from the next transaction group on: hence the order. One that we have just shown, and that has marks, is asked what changed by
-/// [`changed_until_check`] anyway, whose snapshot waits for that group by itself.
+/// [`changed_until`] a [`Check`] anyway, whose snapshot waits for that group by itself.
 pub fn settled(device: &Device, name: &str, just_shown: bool) -> Result<Dataset, Fault> {
     device.sync()?;
     if just_shown {
@@ -31,28 +29,24 @@ pub fn settled(device: &Device, name: &str, just_shown: bool) -> Result<Dataset,
 }
 
 /// Somebody wrote to the dataset since this snapshot: of a file system all whose writes are counted, or of a [`settled`] volume
-/// that was not just shown, under our claim on it.
+/// that was not just shown, under our claim on it. And the check, where one was taken to find out.
 ///
 /// Space written since 0 is proof. More is none: a roll-back and a device shown again leave 1 KiB there, a new size 12 KiB;
 /// then a send stream since the mark says whether data changed. (`zfs diff` would be no evidence: it is silent about a file that
 /// is changed by one name while its last other one is gone.)
-pub fn written_since_claimed(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+pub fn written_since_claimed(dataset: &Dataset, newest: &Marked) -> Result<(bool, Option<Check>), Fault> {
     let written = match dataset.snapshots.last() {
         Some(last) if last.guid == newest.snapshot.guid => dataset.written,
         _ => zfs::written_since(&dataset.name, &newest.snapshot.name)?,
     };
-    if written == 0 {
-        return Ok(false);
-    }
-    changed_until_check(dataset, newest)
+    if written == 0 { Ok((false, None)) } else { changed_until_check(dataset, newest) }
 }
 
-/// The same by the send stream alone. What is open or mounted cannot be sent, so a snapshot stands in for it.
-pub fn changed_until_check(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
-    zfs::snapshot(&dataset.name, CHECK, zfs::CHECK, &dataset.guid.to_string())?;
-    let changed = changed_since(dataset, newest, &format!("{}@{CHECK}", dataset.name));
-    zfs::destroy_snapshot(&dataset.name, CHECK)?;
-    changed
+/// The same by the send stream alone. What is open or mounted cannot be sent, so the check stands in for it.
+pub fn changed_until_check(dataset: &Dataset, newest: &Marked) -> Result<(bool, Option<Check>), Fault> {
+    let check = Check::take(dataset)?;
+    let changed = changed_until(dataset, newest, &check.full_name())?;
+    Ok((changed, Some(check)))
 }
 
 /// The same without a claim, for a volume that nobody has open, or a file system: an answer for this moment.
@@ -62,8 +56,12 @@ pub fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> 
         return Ok(false);
     }
     match dataset.volsize {
-        Some(_) => changed_since(dataset, newest, &dataset.name),
-        None => changed_until_check(dataset, newest),
+        Some(_) => changed_until(dataset, newest, &dataset.name),
+        None => {
+            let (changed, check) = changed_until_check(dataset, newest)?;
+            check.map_or(Ok(()), Check::destroy)?;
+            Ok(changed)
+        }
     }
 }
 
@@ -99,15 +97,7 @@ fn verify_standing(dataset: &Dataset) -> Result<Marked, Fault> {
     Ok(newest)
 }
 
-/// Removes what a run left that died between taking and destroying it, and says whether there was any. One of that name that
-/// is not ours stays, and then the next snapshot fails with its own message.
-pub fn forget_check(dataset: &Dataset) -> Result<bool, Fault> {
-    let ours = |snapshot: &&zfs::Snapshot| snapshot.name == CHECK && snapshot.check == Some(dataset.guid);
-    let left = dataset.snapshots.iter().find(ours);
-    left.map_or(Ok(false), |snapshot| zfs::destroy_snapshot(&dataset.name, &snapshot.name).map(|()| true))
-}
-
-fn changed_since(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
+fn changed_until(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
     let (running, output) = zfs::send(Some(&format!("{}@{}", dataset.name, newest.snapshot.name)), until)?;
     let output = BufReader::new(output);
     let changed = match dataset.volsize {

@@ -1,5 +1,6 @@
 //! Marks: the snapshots of a dataset that stand for received states. Which ones are is said by [`Dataset::mark`].
 
+use super::check::{self, Check};
 use crate::format::{Digest, Id};
 use crate::host::zfs::{self, Dataset, Snapshot};
 use crate::state::{
@@ -72,12 +73,13 @@ pub fn newest(name: &str) -> Result<Marked, Fault> {
     marks(&Dataset::open(name)?).pop().ok_or_else(|| Fault::new(Class::NotFound, "there is no mark"))
 }
 
-/// The unfinished run of ours, if the dataset's record still fits the dataset and its newest mark. After a roll-back by hand,
-/// a commit, or on a replica it does not.
+/// The unfinished run of ours, if the dataset's record still fits the dataset and its newest mark, and its check stands. After a
+/// roll-back by hand, a commit, or on a replica it does not.
 pub fn unfinished(dataset: &Dataset) -> Option<Run> {
     let run: Run = Run::parse(dataset.receiving.as_deref()?)?;
     let newest = marks(dataset).last().map(|marked| marked.snapshot.guid);
-    (run.home == dataset.guid && run.newest_mark == newest).then_some(run)
+    let stands = run.check.is_none_or(|run| check::has(dataset, run));
+    (run.home == dataset.guid && run.newest_mark == newest && stands).then_some(run)
 }
 
 /// The snapshots that unfinished runs left to go on from, oldest first.
@@ -86,16 +88,24 @@ pub fn pauses(dataset: &Dataset) -> Vec<(Snapshot, Checkpoint)> {
     dataset.snapshots.iter().filter_map(pause).collect()
 }
 
-/// Takes the snapshot that an unfinished run can go on from, in place of those there are.
-pub fn pause(dataset: &Dataset, checkpoint: Checkpoint) -> Result<(), Fault> {
+/// Takes the snapshot that an unfinished run can go on from, in place of those there are, and renews the check above it.
+pub fn pause(dataset: &Dataset, checkpoint: Checkpoint, check: Option<&mut Check>) -> Result<(), Fault> {
     let name = format!("siphon-checkpoint-{}", checkpoint.id().short());
     let pause = Pause { home: dataset.guid, checkpoint };
     match zfs::snapshot(&dataset.name, &name, zfs::MARK, &pause.to_text()) {
         // Nothing was done since it was taken.
-        Err(fault) if fault.class == Class::Exists => Ok(()),
-        Err(fault) => Err(fault),
-        Ok(()) => forget_pauses(&Dataset::open(&dataset.name)?, Some(&name)),
+        Err(fault) if fault.class == Class::Exists => return Ok(()),
+        taken => taken?,
     }
+    let after = Dataset::open(&dataset.name)?;
+    if let Some(check) = check {
+        if check.is_passed(&after) {
+            zfs::destroy_snapshot(&dataset.name, &name)?;
+            return Err(Check::passed(&after));
+        }
+        check.renew()?;
+    }
+    forget_pauses(&after, Some(&name))
 }
 
 /// Destroys what unfinished runs left to go on from, but for the one of this name.
@@ -107,7 +117,8 @@ pub fn forget_pauses(dataset: &Dataset, but: Option<&str>) -> Result<(), Fault> 
 
 /// Names of the snapshots of others above a transaction group.
 fn others_above(dataset: &Dataset, createtxg: u64) -> Vec<String> {
-    let theirs = |snapshot: &&Snapshot| snapshot.createtxg > createtxg && dataset.pause(snapshot).is_none();
+    let is_ours = |snapshot: &Snapshot| dataset.pause(snapshot).is_some() || dataset.check(snapshot).is_some();
+    let theirs = |snapshot: &&Snapshot| snapshot.createtxg > createtxg && !is_ours(snapshot);
     dataset.snapshots.iter().filter(theirs).map(|snapshot| snapshot.name.clone()).collect()
 }
 

@@ -2,12 +2,15 @@
 //! the commit is a snapshot.
 
 mod back;
+mod begin;
+pub mod check;
 mod commit;
 pub mod evidence;
 pub mod marks;
 pub mod retention;
 
 pub(super) use back::go_back;
+pub(super) use begin::begin;
 pub(super) use commit::{Committing, commit};
 
 use crate::state::{Class, Fault};

@@ -113,7 +113,7 @@ impl Keeper {
         }
         let NextStream { stream, from, to } = self.request.next;
         let newest_mark = Marks::load(self.target.image())?.all().last().map(|marked| marked.snapshot.id);
-        let run = Run { home: marks.image_id.clone(), newest_mark, stream, from, to };
+        let run = Run { home: marks.image_id.clone(), newest_mark, stream, from, to, check: None };
         // By itself and first: whatever is done to the image from here on is on record.
         self.target.set(RECEIVING, &run.to_text())?;
         // What cannot be removed costs space and nothing else: each says itself what it holds.
@@ -150,7 +150,7 @@ impl Keeper {
         // Bound to the newest mark: broken off from here on, the next run brings the head back to that.
         let (stream, from) = (self.request.next.stream, Some(base.mark.state));
         let newest_mark = marks.all().last().map(|marked| marked.snapshot.id);
-        let run = Run { home: marks.image_id.clone(), newest_mark, stream, from, to: None };
+        let run = Run { home: marks.image_id.clone(), newest_mark, stream, from, to: None, check: None };
         self.target.set(RECEIVING, &run.to_text())?;
         evidence::go_back(&self.target, pool, &base.snapshot)?;
         // The newest one last: until then the record is bound to it.

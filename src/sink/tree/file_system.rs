@@ -6,9 +6,10 @@ use crate::flow::Ending;
 use crate::format::{Digest, Header, Id, Time};
 use crate::host::tree::Dir;
 use crate::host::zfs::{self, Dataset};
+use crate::sink::dataset::check::{self, Check};
 use crate::sink::dataset::marks::{self, Marked};
-use crate::sink::dataset::{Committing, check_new, commit, evidence, go_back};
-use crate::state::{self, Act, Class, Fault, Head, NextStream, Overrides, Plan, Standing, decide};
+use crate::sink::dataset::{Committing, begin, check_new, commit, evidence, go_back};
+use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Plan, Standing, decide};
 
 /// What a file system is created with, unless told otherwise: reading it is no change, and it can hold what a stream can.
 const CREATED_WITH: [&str; 3] = ["atime=off", "acltype=posix", "xattr=sa"];
@@ -48,7 +49,7 @@ impl Keep for FileSystem {
         let known = if next.from.is_none() { Dataset::find(&self.name)? } else { Dataset::load(&self.name)? };
         let is_new = known.is_none();
         if let Some(dataset) = known {
-            check(&dataset)?;
+            refuse_unfit(&dataset)?;
         } else {
             let plan = decide(&marks::standing(None), next, self.overrides)?;
             if self.dry_run {
@@ -57,9 +58,9 @@ impl Keep for FileSystem {
             self.create()?;
         }
         let mut root = claim(&self.name)?;
-        let (dataset, standing) = self.look(&mut root)?;
+        let (dataset, standing, check) = self.look(&mut root)?;
         // Again: a property that it was created with may be against it.
-        check(&dataset)?;
+        refuse_unfit(&dataset)?;
         let plan = decide(&standing, next, self.overrides)?;
         if is_new && plan.act != Act::Clear {
             return Err(Fault::new(Class::Busy, "another run took the file system that was just created")
@@ -68,7 +69,7 @@ impl Keep for FileSystem {
         if self.dry_run {
             return Ok(Prepared::DryRun(plan.would()));
         }
-        self.begin(Claimed { dataset, root }, &standing, plan, header)
+        self.begin(Claimed { dataset, root, check }, &standing, plan, header)
     }
 }
 
@@ -77,6 +78,8 @@ struct Claimed {
     dataset: Dataset,
     /// Locked.
     root: Dir,
+    /// If one was taken to find out what it holds.
+    check: Option<Check>,
 }
 
 impl FileSystem {
@@ -98,32 +101,35 @@ impl FileSystem {
     }
 
     /// What it holds, seen under the claim, with all that anybody wrote to it. Settles what an earlier run left committed but
-    /// unnamed or without its hold, unless nothing is to be changed.
-    fn look(&self, root: &mut Dir) -> Result<(Dataset, Standing), Fault> {
+    /// unnamed or without its hold, unless nothing is to be changed. With the check, if one was taken to find out.
+    fn look(&self, root: &mut Dir) -> Result<(Dataset, Standing, Option<Check>), Fault> {
         // A page that was not written out counts in nothing, and a write only from the next transaction group on.
         root.sync_file_system()?;
         zfs::sync_pool(&self.name)?;
         let mut dataset = Dataset::open(&self.name)?;
-        let unsettled = !self.dry_run && marks::is_unsettled(&dataset, self.hold);
-        if unsettled {
+        if !self.dry_run && marks::is_unsettled(&dataset, self.hold) {
             marks::settle(&dataset, self.hold)?;
-        }
-        if evidence::forget_check(&dataset)? || unsettled {
             dataset = Dataset::open(&self.name)?;
         }
         let mut standing = marks::standing(Some(&dataset));
-        standing.head = match (standing.head, marks::marks(&dataset).last()) {
-            (Head::AtMark, Some(newest)) if evidence::written_since_claimed(&dataset, newest)? => Head::WrittenSince,
+        let newest = marks::marks(&dataset).pop();
+        let (changed, check) = match (&standing.head, &newest) {
+            (Head::AtMark, Some(newest)) => evidence::written_since_claimed(&dataset, newest)?,
+            _ => (false, None),
+        };
+        standing.head = match (standing.head, newest) {
+            (Head::AtMark, _) if changed => Head::WrittenSince,
             (Head::Blank | Head::Foreign, None) if dataset.snapshots.is_empty() && root.is_empty()? => Head::Blank,
             (Head::Blank, _) => Head::Foreign,
             (head, _) => head,
         };
-        Ok((dataset, standing))
+        Ok((dataset, standing, check))
     }
 
     /// Carries out what was decided, up to the first entry.
     fn begin(&self, claimed: Claimed, standing: &Standing, plan: Plan, header: &Header) -> Result<Prepared<Received>, Fault> {
-        let Claimed { mut dataset, mut root } = claimed;
+        let Claimed { mut dataset, mut root, check } = claimed;
+        let check = Check::kept_for(&plan, check)?;
         if let Some(held) = &plan.roll_back {
             dataset = go_back(&dataset, held, standing, LEAST, |text| (self.notes)(&self.name, text))?;
         }
@@ -132,13 +138,11 @@ impl FileSystem {
                 self.end_earlier(&dataset)?;
             }
             let marked = marks::settle(&dataset, self.hold)?;
+            // Left over from a run that was killed.
+            let _ = check::forget(&dataset);
             return Ok(Prepared::Already(Box::new(Already { plan, marked, claim: Some(root) })));
         }
-        let NextStream { stream, from, to } = NextStream::from(header);
-        let newest_mark = marks::marks(&dataset).pop().map(|marked| marked.snapshot.guid);
-        let run = state::Run { home: dataset.guid, newest_mark, stream, from, to };
-        // By itself and first: whatever is done from here on is on record.
-        zfs::set(&self.name, &[(zfs::RECEIVING, &run.to_text())])?;
+        let mut check = begin(&dataset, check, NextStream::from(header))?;
         if dataset.readonly.value == "on" {
             zfs::set_read_only(&self.name, false)?;
         }
@@ -146,9 +150,11 @@ impl FileSystem {
         let modified = root.meta()?.modified;
         if plan.act == Act::Clear {
             root.clear()?;
+            // It would keep what was there, which there may be no space for beside the new.
+            check.as_mut().map_or(Ok(()), Check::renew)?;
         }
         let is_increment = plan.act == Act::Apply;
-        let run = Received { options: self.clone(), dataset, root, modified, is_increment, open };
+        let run = Received { options: self.clone(), dataset, root, modified, is_increment, check, open };
         Ok(Prepared::Write { run, before: Before::Nothing, is_increment })
     }
 
@@ -161,7 +167,7 @@ impl FileSystem {
     }
 }
 
-fn check(dataset: &Dataset) -> Result<(), Fault> {
+fn refuse_unfit(dataset: &Dataset) -> Result<(), Fault> {
     let name = &dataset.name;
     if dataset.volsize.is_some() {
         return Err(Fault::new(Class::Unsupported, "this is a volume, not a file system").hint("zvol-apply writes to volumes"));
@@ -211,6 +217,8 @@ pub struct Received {
     modified: Time,
     /// What it begins from is a state, from which nobody can have removed anything.
     is_increment: bool,
+    /// What the run stands on, if there is anything to go back to.
+    check: Option<Check>,
     open: Open,
 }
 
@@ -243,9 +251,11 @@ impl Run for Received {
         let Some(state) = ending.to else {
             zfs::sync_pool(&self.dataset.name)?;
             zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
+            self.check.map_or(Ok(()), Check::destroy)?;
             return Ok(None);
         };
-        let (committed, marked) = commit(&self.dataset, &self.committing(header, ending.digest, state)?)?;
+        let check = self.check.take();
+        let (committed, marked) = commit(&self.dataset, check, &self.committing(header, ending.digest, state)?)?;
         end_run(&committed)?;
         Ok(marked)
     }

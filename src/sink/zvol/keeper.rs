@@ -10,10 +10,11 @@ use super::claim::{self, Exposure, NODE_TIMEOUT};
 use crate::format::{Digest, Id};
 use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
+use crate::sink::dataset::check::{self, Check};
 use crate::sink::dataset::marks::{self, Marked};
-use crate::sink::dataset::{Committing, check_new, commit, evidence, go_back};
+use crate::sink::dataset::{Committing, begin, check_new, commit, evidence, go_back};
 use crate::sink::{Cut, Durable, Request};
-use crate::state::{Act, Checkpoint, Class, Fault, Head, Held, NextStream, Plan, Run, Standing, decide};
+use crate::state::{Act, Checkpoint, Class, Fault, Head, Held, Plan, Standing, decide};
 
 /// What the stream's end and the volume itself say of what was received.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,8 @@ pub struct Keeper {
     plan: Plan,
     /// What the volume is before the first change, if a run that is cut can go on.
     beginning: Option<Checkpoint>,
+    /// What the run stands on, if there is anything to go back to.
+    check: Option<Check>,
     /// Dropped last: hides the device once it is closed.
     exposure: Exposure,
 }
@@ -73,22 +76,22 @@ impl Keeper {
             None => create(&options, &request)?,
         };
         let device = exposure.open(block)?;
-        let (dataset, standing, plan) = match known {
+        let (dataset, standing, plan, check) = match known {
             // We made it a moment ago.
-            None => (untouched(&options.name)?, standing, plan),
+            None => (untouched(&options.name)?, standing, plan, None),
             Some(known) => {
                 let just_shown = exposure.hide;
                 // Visible already: left so by a run that was killed. While another run had it, it was not ours to hide.
                 exposure.hide |= known.hidden;
                 // Under the claim: look again, and closer.
-                let (dataset, standing) = settled_standing(&options, &device, just_shown)?;
+                let (dataset, standing, check) = settled_standing(&options, &device, just_shown)?;
                 let plan = decide(&standing, request.next, options.overrides)?;
-                (dataset, standing, plan)
+                (dataset, standing, plan, check)
             }
         };
         check_base(&dataset, &plan, &request)?;
-        let mut keeper = Keeper { options, request, dataset, device, plan, beginning: None, exposure };
-        keeper.begin(&standing)?;
+        let mut keeper = Keeper { options, request, dataset, device, plan, beginning: None, check: None, exposure };
+        keeper.begin(&standing, check)?;
         Ok(keeper)
     }
 
@@ -102,24 +105,22 @@ impl Keeper {
         self.plan.act == Act::Already
     }
 
-    fn begin(&mut self, standing: &Standing) -> Result<(), Fault> {
+    /// `check`: one that was taken to find out what the volume is in.
+    fn begin(&mut self, standing: &Standing, check: Option<Check>) -> Result<(), Fault> {
+        let check = Check::kept_for(&self.plan, check)?;
         if let Some(held) = self.plan.roll_back.clone() {
             self.roll_back(&held, standing)?;
         }
         if self.only_reads() {
             return Ok(());
         }
-        let NextStream { stream, from, to } = self.request.next;
-        let newest_mark = marks::marks(&self.dataset).pop().map(|marked| marked.snapshot.guid);
-        let run = Run { home: self.dataset.guid, newest_mark, stream, from, to };
-        // By itself and first: whatever is done to the volume from here on is on record.
-        zfs::set(&self.dataset.name, &[(zfs::RECEIVING, &run.to_text())])?;
+        self.check = begin(&self.dataset, check, self.request.next)?;
         self.beginning = Some(self.request.beginning(standing));
         // What cannot be destroyed costs space and nothing else: each says itself what it holds.
         let _ = marks::forget_pauses(&self.dataset, self.plan.roll_back.as_ref().map(|held| held.name.as_str()));
         self.fit()?;
         match self.plan.act {
-            Act::Clear => self.device.zero(0, self.device.size()?),
+            Act::Clear => self.clear(),
             // The rest behind the image is zero, always; what the image gave up becomes rest.
             Act::Apply if self.request.new_size < self.request.old_size => {
                 self.device.zero(self.request.new_size, self.device.size()?.saturating_sub(self.request.new_size))
@@ -128,12 +129,18 @@ impl Keeper {
         }
     }
 
+    fn clear(&mut self) -> Result<(), Fault> {
+        self.device.zero(0, self.device.size()?)?;
+        // It would keep what was there, which there may be no space for beside the new.
+        self.check.as_mut().map_or(Ok(()), Check::renew)
+    }
+
     /// Takes the snapshot that another run can go on from, in place of the last one; whether there is one now. Where it cannot
     /// be done, or undone, this run goes on without.
     pub fn pause(&mut self, _: Durable, cut: Cut) -> bool {
         let begin = self.beginning.as_ref();
         let Some(checkpoint) = begin.and_then(|begin| cut.checkpoint(begin, self.request.next.to)) else { return false };
-        let paused = marks::pause(&self.dataset, checkpoint);
+        let paused = marks::pause(&self.dataset, checkpoint, self.check.as_mut());
         if let Err(fault) = &paused {
             self.beginning = None;
             self.options.note(&format!("no checkpoint is kept: {}", fault.what));
@@ -182,6 +189,8 @@ impl Keeper {
         self.plan.check_end(to)?;
         if self.only_reads() {
             let marked = marks::settle(&self.dataset, self.options.hold)?;
+            // Left over from a run that was killed.
+            let _ = check::forget(&self.dataset);
             self.exposure.end_run(&self.dataset)?;
             return Ok(marked);
         }
@@ -194,6 +203,7 @@ impl Keeper {
             // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
             zfs::sync_pool(name)?;
             zfs::inherit(name, zfs::RECEIVING)?;
+            self.check.map_or(Ok(()), Check::destroy)?;
             return Ok(None);
         };
         let Request { next, source, to_name, new_size, .. } = &self.request;
@@ -201,7 +211,7 @@ impl Keeper {
         let (source, stream, size) = (*source, next.stream, *new_size);
         let Received { digest, root } = received;
         let (committed, marked) =
-            commit(&self.dataset, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
+            commit(&self.dataset, self.check, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
         self.exposure.end_run(&committed)?;
         Ok(marked)
     }
@@ -288,25 +298,26 @@ fn volume_size(image: u64, block: u64) -> u64 {
 }
 
 /// Settles what an earlier run left committed but unnamed or without its hold, then says what the volume is in, evidence
-/// included.
-fn settled_standing(options: &Options, device: &Device, just_shown: bool) -> Result<(Dataset, Standing), Fault> {
+/// included; and the check, if one was taken for that.
+fn settled_standing(options: &Options, device: &Device, just_shown: bool) -> Result<(Dataset, Standing, Option<Check>), Fault> {
     let mut dataset = evidence::settled(device, &options.name, just_shown)?;
-    let unsettled = marks::is_unsettled(&dataset, options.hold);
-    if unsettled {
+    if marks::is_unsettled(&dataset, options.hold) {
         marks::settle(&dataset, options.hold)?;
-    }
-    if evidence::forget_check(&dataset)? || unsettled {
         dataset = Dataset::open(&options.name)?;
     }
     let was_written = if just_shown { evidence::changed_until_check } else { evidence::written_since_claimed };
     let mut standing = marks::standing(Some(&dataset));
+    let mut check = None;
     if standing.head == Head::AtMark
         && let Some(newest) = marks::marks(&dataset).last()
-        && was_written(&dataset, newest)?
     {
-        standing.head = Head::WrittenSince;
+        let (changed, taken) = was_written(&dataset, newest)?;
+        check = taken;
+        if changed {
+            standing.head = Head::WrittenSince;
+        }
     }
-    Ok((dataset, standing))
+    Ok((dataset, standing, check))
 }
 
 /// The plan in words, for a dry run.

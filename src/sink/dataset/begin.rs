@@ -1,0 +1,27 @@
+//! The beginning of a run: before the first byte is written, it is on record.
+
+use super::check::{self, Check};
+use super::marks;
+use crate::host::zfs::{self, Dataset};
+use crate::state::{Class, Fault, NextStream, Run};
+
+/// Puts a run on record, and takes the check that it stands on, if that was not taken to find out what the dataset is in.
+/// `None`: there is nothing that anybody could go back to. The dataset as it is just now.
+pub fn begin(dataset: &Dataset, check: Option<Check>, next: NextStream) -> Result<Option<Check>, Fault> {
+    let mut check = match check {
+        None if !dataset.snapshots.is_empty() => Some(Check::take(dataset)?),
+        taken => taken,
+    };
+    let NextStream { stream, from, to } = next;
+    let newest_mark = marks::marks(dataset).pop().map(|marked| marked.snapshot.guid);
+    let run = Run { home: dataset.guid, newest_mark, stream, from, to, check: check.as_ref().map(Check::number) };
+    // By itself and first: whatever is done to the dataset from here on is on record.
+    zfs::set(&dataset.name, &[(zfs::RECEIVING, &run.to_text())])?;
+    check.as_mut().map(Check::stand);
+    match check::forget(dataset) {
+        // Who may not destroy would leave one behind every night.
+        Err(fault) if fault.class == Class::Permission => Err(fault),
+        // What else is left costs space and nothing more: each says itself what it is.
+        _ => Ok(check),
+    }
+}
