@@ -160,6 +160,16 @@ def increment(options, report, image, words):
     report.at_most(f"b {image}: memory, slow network", far.memory / MIB, 64, " MiB")
     report.at_most(f"b {image}: wall, slow network, of its", far.median("wall") / peer_far.median("wall"), 0.6, "x", band=True)
     report.note(f"beside {JOBS} operations at once of its, which nobody sets: {far.median('wall') / raised.median('wall'):.2f}x")
+
+    report.note("both as they are used, into a pipe: `| cat >/dev/null`, whose CPU counts; then with the slow network")
+    for words, more in (("into a pipe", {}), ("into a pipe, slow network", {"env": env})):
+        costs = alternate({
+            "rbd-diff-stream | cat": Side(inside(*ours), ["cat"], **more),
+            "rbd export-diff | cat": Side(theirs(*peer), ["cat"], **more),
+        }, options.pairs)
+        report.costs(costs)
+        piped, peer_piped = costs.values()
+        report.note(f"{image}, {words}: wall {piped.median('wall') / peer_piped.median('wall'):.2f}x of its")
     remove(image)
 
 
