@@ -403,7 +403,7 @@ fn fault(name: &str, failed: &Failed) -> Fault {
         Class::Permission
     } else if says(&["out of space", "No space left", "quota exceeded"]) {
         Class::NoSpace
-    } else if says(&["does not exist", "no such pool"]) {
+    } else if says(&["does not exist", "no such pool", "could not find any snapshots"]) {
         Class::NotFound
     } else if says(&["already exists"]) {
         Class::Exists

@@ -223,9 +223,9 @@ def killed_anywhere_it_is_not_marked_and_the_next_run_ends_equal():
         target.sh(f"""python3 {bed.work}/pump {file} {chance.uniform(0, 0.9):.3f} | tree-apply --all --mark --dataset {{t}} >/dev/null 2>&1 & 
             sleep {chance.uniform(1, 5):.2f}; pid=$(pidof tree-apply) && kill -9 $pid; wait; {SETTLED}""", check=False)
         left = target.sh("zfs get -H -o value siphon:receiving {t}", check=False).out.strip()
-        fired += left not in ("-", "")
-        after = len(target.snapshots()) if left else 0
-        assert after == marks, f"a mark after a kill: {target.snapshots()}"
+        if left not in ("-", ""):  # else it struck before the beginning, or after the end
+            fired += 1
+            same(len(target.snapshots()), marks, "marks after a kill")
         target.apply(file)
         target.at(day)
     print(f"    killed while receiving: {fired} of {planned}", flush=True)

@@ -286,11 +286,19 @@ def a_roll_back_by_hand_in_mid_run_is_warned_of_or_seen():
     t.nightly(of, "s2")
     t.at(of.images["s2"])
     same(t.snapshots(), ["s0", "s1", "s2"])
+    # A run that does not come to its end, either.
+    of.snap("s2a", changed(of.images["s2"], salt=2))
+    cut = of.stream("s2a", "s2")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with half_way(t, cut, code=3):
+        t.sh("sleep 2; zfs rollback -r {t}@s2")
+    t.nightly(of, "s2a")
+    t.at(of.images["s2a"])
     # A whole stream, too, which does not write what it holds no data of.
     holes = bytes(SIZE // 2) + new[SIZE // 2:]
     of.snap("s3", holes)
     with half_way(t, of.stream("s3"), code=4, options="--replace"):
-        t.sh("sleep 2; zfs rollback -r {t}@s2")
+        t.sh("sleep 2; zfs rollback -r {t}@s2a")
     t.apply(of.stream("s3"), "--mark --replace")
     t.at(holes)
 

@@ -52,6 +52,22 @@ def snapshots_of_others_above_an_unchanged_mark_are_no_obstacle():
 
 
 @test
+def snapshots_of_others_between_the_marks_go_with_a_roll_back_that_was_asked_for():
+    of, t = volume("between", "s1")
+    t.sh("zfs snapshot {t}@auto")
+    t.nightly(of, "s2")
+    t.sh("zfs hold keep {t}@auto")
+    before = t.print()
+    refused(t.apply(of.stream("s3", "s1"), "--mark --rollback", check=False), 4, "foreign-snapshot")
+    same(t.print(), before)
+    t.sh("zfs release keep {t}@auto")
+    said = t.apply(of.stream("s3", "s1"), "--mark --rollback").err
+    assert "auto, s2" in said, said
+    t.at(images["s3"])
+    same(t.snapshots(), ["s1", "s3"])
+
+
+@test
 def a_hold_of_others_keeps_all_that_would_be_given_up():
     of, t = volume("held_by_others", "s1", "s2", "s3")
     t.sh("zfs hold keep {t}@s2; zfs snapshot {t}@autosnap_daily")

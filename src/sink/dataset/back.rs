@@ -1,7 +1,7 @@
 //! The way back to a mark.
 
-use super::{check, marks};
-use crate::host::zfs::{self, Dataset};
+use super::marks;
+use crate::host::zfs::{self, Dataset, Snapshot};
 use crate::state::{Class, Fault, Head, Held, Run, Standing};
 
 /// Goes back to what `held` holds, and says what is given up. `room`: bytes that are to be written afterwards, for which it is
@@ -9,11 +9,13 @@ use crate::state::{Class, Fault, Head, Held, Run, Standing};
 pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, note: impl Fn(&str)) -> Result<Dataset, Fault> {
     let name = &dataset.name;
     let resumed = standing.checkpoint.as_ref().filter(|resumable| resumable.held == *held);
-    let newer = standing.marks.iter().rev().map(|mark| mark.name.as_str()).take_while(|name| *name != held.name);
-    let newer: Vec<&str> = if resumed.is_some() { Vec::new() } else { newer.collect() };
-    let above = resumed.map_or(&standing.above, |resumable| &resumable.above);
-    let lost: Vec<&str> = newer.iter().copied().chain(above.iter().map(String::as_str)).collect();
-    if let Some((snapshot, tag)) = zfs::holds(name, &lost)?.into_iter().find(|(_, tag)| tag != zfs::HOLD) {
+    let goal = dataset.snapshots.iter().position(|snapshot| snapshot.name == held.name);
+    let goal = goal.ok_or_else(|| Fault::new(Class::NotFound, format!("{name}@{} is gone", held.name)))?;
+    let above: Vec<&Snapshot> = dataset.snapshots.iter().skip(goal + 1).collect();
+    let names: Vec<&str> = above.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    let is_of_a_run = |snapshot: &Snapshot| dataset.pause(snapshot).is_some() || dataset.check(snapshot).is_some();
+    let lost: Vec<&str> = above.iter().filter(|snapshot| !is_of_a_run(snapshot)).map(|snapshot| snapshot.name.as_str()).collect();
+    if let Some((snapshot, tag)) = zfs::holds(name, &names)?.into_iter().find(|(_, tag)| tag != zfs::HOLD) {
         let what = format!("going back to {} would destroy {snapshot}, on which there is a hold, {tag}", held.name);
         return Err(
             Fault::new(Class::ForeignSnapshot, what).hint(format!("`zfs release {tag} {name}@{snapshot}`, if nobody needs it"))
@@ -31,16 +33,15 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
     if let Some(run) = marks::unfinished(dataset).filter(|run| run.check.is_some()) {
         zfs::set(name, &[(zfs::RECEIVING, &Run { check: None, ..run }.to_text())])?;
     }
-    zfs::release(zfs::HOLD, name, &newer)?;
-    if resumed.is_none() {
-        // They are ours, and lie above what is gone back to.
-        marks::forget_pauses(dataset, None)?;
-    }
+    let marks = standing.marks.iter().map(|mark| mark.name.as_str()).filter(|mark| names.contains(mark));
+    zfs::release(zfs::HOLD, name, &marks.collect::<Vec<_>>())?;
     let freed = zfs::written_since(name, &held.name)?;
-    let goal = dataset.snapshots.iter().find(|snapshot| snapshot.name == held.name).map_or(0, |snapshot| snapshot.createtxg);
-    let in_the_way: Vec<&str> = lost.into_iter().chain(check::above(dataset, goal)).collect();
-    zfs::destroy_snapshots(name, &in_the_way)?;
+    zfs::destroy_snapshots(name, &names)?;
     zfs::rollback(name, &held.name)?;
+    if resumed.is_none() && dataset.receiving.is_some() {
+        // The run that ended here is over: what is written from now on is not of it.
+        zfs::inherit(name, zfs::RECEIVING)?;
+    }
     // What was given up counts as available at once, and can be written to only later.
     if zfs::available(name)?.saturating_sub(freed) < room {
         zfs::wait_until_freed(name)?;

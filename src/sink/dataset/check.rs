@@ -15,7 +15,19 @@ pub struct Check {
     dataset: String,
     record: state::Check,
     renewed: u32,
-    is_on_record: bool,
+    stage: Stage,
+}
+
+#[derive(PartialEq)]
+enum Stage {
+    /// Nothing stands on it yet.
+    Taken,
+    /// A run that is on record does.
+    Standing,
+    /// Somebody went back past it: there is another one in its place, for the next run, and no commit.
+    Passed,
+    /// The run has ended.
+    Gone,
 }
 
 impl Check {
@@ -23,7 +35,7 @@ impl Check {
     pub fn take(dataset: &Dataset) -> Result<Check, Fault> {
         let record = state::Check { home: dataset.guid, run: zfs::run_number()? };
         zfs::snapshot(&dataset.name, &name(record, 0), zfs::CHECK, &record.to_text())?;
-        Ok(Check { dataset: dataset.name.clone(), record, renewed: 0, is_on_record: false })
+        Ok(Check { dataset: dataset.name.clone(), record, renewed: 0, stage: Stage::Taken })
     }
 
     /// What a plan can use of one that was taken to find out what a dataset is in: it is in the way of a roll-back, and for
@@ -35,16 +47,6 @@ impl Check {
         }
     }
 
-    /// Takes it again, above all that is there by now, and lets go of the last one.
-    pub fn renew(&mut self) -> Result<(), Fault> {
-        let last = self.name();
-        zfs::snapshot(&self.dataset, &name(self.record, self.renewed + 1), zfs::CHECK, &self.record.to_text())?;
-        self.renewed += 1;
-        // It may be gone. If it is not, it is left over.
-        let _ = zfs::destroy_snapshot(&self.dataset, &last);
-        Ok(())
-    }
-
     /// The number of the run.
     pub fn number(&self) -> u32 {
         self.record.run
@@ -52,18 +54,41 @@ impl Check {
 
     /// The run is on record with it: it stands, however the run ends.
     pub fn stand(&mut self) {
-        self.is_on_record = true;
+        self.stage = Stage::Standing;
     }
 
-    /// Somebody went back past it: what was written until then is gone.
-    pub fn is_passed(&self, dataset: &Dataset) -> bool {
-        !has(dataset, self.record.run)
+    /// Refuses when somebody went back past it: what was written until then is gone. Asked under our claim on the dataset, under
+    /// which nobody else wrote: all that is there is of the run, so that another check puts it back on record.
+    pub fn look(&mut self, dataset: &Dataset) -> Result<(), Fault> {
+        if self.stage != Stage::Passed && has(dataset, self.record.run) {
+            return Ok(());
+        }
+        if self.stage != Stage::Passed {
+            self.stage = Stage::Passed;
+            self.again()?;
+        }
+        Err(Fault::new(Class::WrittenSince, format!("somebody rolled {} back while it was written to", self.dataset))
+            .hint("send it again: where the newest mark is still there, the next run begins from it"))
     }
 
-    /// What a run is refused with that is [passed](Check::is_passed).
-    pub fn passed(dataset: &Dataset) -> Fault {
-        Fault::new(Class::WrittenSince, format!("somebody rolled {} back while it was written to", dataset.name))
-            .hint("send it again: the next run begins from the newest mark")
+    /// Takes it again, above all that is there by now, and lets go of the last one. Refuses as [`Check::look`] does.
+    pub fn renew(&mut self) -> Result<(), Fault> {
+        let last = self.name();
+        self.again()?;
+        match zfs::destroy_snapshot(&self.dataset, &last) {
+            Err(fault) if fault.class == Class::NotFound => {
+                self.stage = Stage::Passed;
+                self.look(&Dataset::open(&self.dataset)?)
+            }
+            // It is left over.
+            _ => Ok(()),
+        }
+    }
+
+    fn again(&mut self) -> Result<(), Fault> {
+        zfs::snapshot(&self.dataset, &name(self.record, self.renewed + 1), zfs::CHECK, &self.record.to_text())?;
+        self.renewed += 1;
+        Ok(())
     }
 
     /// Its full name.
@@ -73,8 +98,13 @@ impl Check {
 
     /// Destroys it, where it has served.
     pub fn destroy(mut self) -> Result<(), Fault> {
-        self.is_on_record = true;
+        self.stage = Stage::Gone;
         zfs::destroy_snapshot(&self.dataset, &self.name())
+    }
+
+    /// The run has committed, and [`forget`] is asked to destroy it.
+    pub fn end(mut self) {
+        self.stage = Stage::Gone;
     }
 
     fn name(&self) -> String {
@@ -84,9 +114,11 @@ impl Check {
 
 impl Drop for Check {
     fn drop(&mut self) {
-        if !self.is_on_record {
-            // The next run finds it.
-            let _ = zfs::destroy_snapshot(&self.dataset, &self.name());
+        // Not worth failing for: what is left over is destroyed by the next run, and what is not on record is for a hand.
+        match self.stage {
+            Stage::Taken => drop(zfs::destroy_snapshot(&self.dataset, &self.name())),
+            Stage::Standing => drop(Dataset::open(&self.dataset).and_then(|dataset| self.look(&dataset))),
+            Stage::Passed | Stage::Gone => {}
         }
     }
 }
@@ -100,13 +132,16 @@ pub fn has(dataset: &Dataset, run: u32) -> bool {
     dataset.snapshots.iter().any(|snapshot| dataset.check(snapshot) == Some(run))
 }
 
-/// The checks above a transaction group, of whatever run.
-pub fn above(dataset: &Dataset, createtxg: u64) -> impl Iterator<Item = &str> {
-    let is_one = move |snapshot: &&zfs::Snapshot| snapshot.createtxg > createtxg && dataset.check(snapshot).is_some();
-    dataset.snapshots.iter().filter(is_one).map(|snapshot| snapshot.name.as_str())
-}
-
-/// Destroys all that a dataset had when it was looked at.
-pub fn forget(dataset: &Dataset) -> Result<(), Fault> {
-    zfs::destroy_snapshots(&dataset.name, &above(dataset, 0).collect::<Vec<_>>())
+/// Destroys all that a dataset had when it was looked at, but for those that others hold or have cloned; whether there were any.
+pub fn forget(dataset: &Dataset) -> Result<bool, Fault> {
+    let mut forgot = false;
+    for check in dataset.snapshots.iter().filter(|snapshot| dataset.check(snapshot).is_some()) {
+        match zfs::destroy_snapshot(&dataset.name, &check.name) {
+            // Who may not destroy would leave one behind every night.
+            Err(fault) if fault.class == Class::Permission => return Err(fault),
+            Err(_) => {}
+            Ok(()) => forgot = true,
+        }
+    }
+    Ok(forgot)
 }

@@ -28,21 +28,25 @@ pub struct Committing<'a> {
     pub hold: bool,
 }
 
-/// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable. Not if the check of the run is
-/// passed: what there is then is no state, and given up by the next run.
-pub fn commit(seen: &Dataset, check: Option<Check>, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
-    let committed = match snapshot(seen, what) {
+/// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable. Not if somebody went back past
+/// the check of the run.
+pub fn commit(name: &str, mut check: Option<Check>, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
+    let seen = Dataset::open(name)?;
+    let mut look = |dataset: &Dataset| check.as_mut().map_or(Ok(()), |check| check.look(dataset));
+    look(&seen)?;
+    let committed = match snapshot(&seen, what) {
         // Somebody took the name since we looked.
-        Err(fault) if fault.class == Class::Exists => snapshot(&Dataset::open(&seen.name)?, what),
+        Err(fault) if fault.class == Class::Exists => snapshot(&Dataset::open(name)?, what),
         taken => taken,
     }?;
-    if let Some(mut check) = check.filter(|check| check.is_passed(&committed)) {
-        if let Some(wrong) = marks::marks(&committed).pop() {
-            zfs::destroy_snapshot(&committed.name, &wrong.snapshot.name)?;
-        }
-        // Under our claim nobody else wrote: all that is there is of the run, which is so on record again.
-        check.renew()?;
-        return Err(Check::passed(&committed));
+    // Once more: in between there was no snapshot to be in anybody's way.
+    if let Err(fault) = look(&committed) {
+        let wrong = marks::marks(&committed).pop();
+        wrong.map_or(Ok(()), |wrong| zfs::destroy_snapshot(name, &wrong.snapshot.name))?;
+        return Err(fault);
+    }
+    if let Some(check) = check {
+        check.end();
     }
     let marked = if what.mark { marks::settle(&committed, what.hold)? } else { marks::marks(&committed).pop() };
     // It is committed, whatever becomes of these.

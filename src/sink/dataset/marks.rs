@@ -89,23 +89,21 @@ pub fn pauses(dataset: &Dataset) -> Vec<(Snapshot, Checkpoint)> {
 }
 
 /// Takes the snapshot that an unfinished run can go on from, in place of those there are, and renews the check above it.
-pub fn pause(dataset: &Dataset, checkpoint: Checkpoint, check: Option<&mut Check>) -> Result<(), Fault> {
-    let name = format!("siphon-checkpoint-{}", checkpoint.id().short());
-    let pause = Pause { home: dataset.guid, checkpoint };
-    match zfs::snapshot(&dataset.name, &name, zfs::MARK, &pause.to_text()) {
+pub fn pause(name: &str, checkpoint: Checkpoint, mut check: Option<&mut Check>) -> Result<(), Fault> {
+    let before = Dataset::open(name)?;
+    check.as_mut().map_or(Ok(()), |check| check.look(&before))?;
+    let called = format!("siphon-checkpoint-{}", checkpoint.id().short());
+    let pause = Pause { home: before.guid, checkpoint };
+    match zfs::snapshot(name, &called, zfs::MARK, &pause.to_text()) {
         // Nothing was done since it was taken.
         Err(fault) if fault.class == Class::Exists => return Ok(()),
         taken => taken?,
     }
-    let after = Dataset::open(&dataset.name)?;
-    if let Some(check) = check {
-        if check.is_passed(&after) {
-            zfs::destroy_snapshot(&dataset.name, &name)?;
-            return Err(Check::passed(&after));
-        }
-        check.renew()?;
+    if let Err(fault) = check.map_or(Ok(()), Check::renew) {
+        zfs::destroy_snapshot(name, &called)?;
+        return Err(fault);
     }
-    forget_pauses(&after, Some(&name))
+    forget_pauses(&before, None)
 }
 
 /// Destroys what unfinished runs left to go on from, but for the one of this name.

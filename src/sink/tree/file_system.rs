@@ -112,6 +112,10 @@ impl FileSystem {
             dataset = Dataset::open(&self.name)?;
         }
         let mut standing = marks::standing(Some(&dataset));
+        // Of no run that counts.
+        if !matches!(standing.head, Head::Receiving(_)) && check::forget(&dataset)? {
+            dataset = Dataset::open(&self.name)?;
+        }
         let newest = marks::marks(&dataset).pop();
         let (changed, check) = match (&standing.head, &newest) {
             (Head::AtMark, Some(newest)) => evidence::written_since_claimed(&dataset, newest)?,
@@ -138,7 +142,6 @@ impl FileSystem {
                 self.end_earlier(&dataset)?;
             }
             let marked = marks::settle(&dataset, self.hold)?;
-            // Left over from a run that was killed.
             let _ = check::forget(&dataset);
             return Ok(Prepared::Already(Box::new(Already { plan, marked, claim: Some(root) })));
         }
@@ -154,7 +157,7 @@ impl FileSystem {
             check.as_mut().map_or(Ok(()), Check::renew)?;
         }
         let is_increment = plan.act == Act::Apply;
-        let run = Received { options: self.clone(), dataset, root, modified, is_increment, check, open };
+        let run = Received { options: self.clone(), dataset, check, root, modified, is_increment, open };
         Ok(Prepared::Write { run, before: Before::Nothing, is_increment })
     }
 
@@ -213,12 +216,12 @@ impl Drop for Open {
 pub struct Received {
     options: FileSystem,
     dataset: Dataset,
+    /// What the run stands on, if there is anything to go back to. Dropped while the root is locked.
+    check: Option<Check>,
     root: Dir,
     modified: Time,
     /// What it begins from is a state, from which nobody can have removed anything.
     is_increment: bool,
-    /// What the run stands on, if there is anything to go back to.
-    check: Option<Check>,
     open: Open,
 }
 
@@ -250,12 +253,15 @@ impl Run for Received {
         self.open.close()?;
         let Some(state) = ending.to else {
             zfs::sync_pool(&self.dataset.name)?;
+            if let Some(mut check) = self.check {
+                check.look(&Dataset::open(&self.dataset.name)?)?;
+                check.destroy()?;
+            }
             zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
-            self.check.map_or(Ok(()), Check::destroy)?;
             return Ok(None);
         };
         let check = self.check.take();
-        let (committed, marked) = commit(&self.dataset, check, &self.committing(header, ending.digest, state)?)?;
+        let (committed, marked) = commit(&self.dataset.name, check, &self.committing(header, ending.digest, state)?)?;
         end_run(&committed)?;
         Ok(marked)
     }

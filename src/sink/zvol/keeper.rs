@@ -35,12 +35,12 @@ pub struct Keeper {
     options: Options,
     request: Request,
     dataset: Dataset,
+    /// What the run stands on, if there is anything to go back to. Dropped while the device is ours.
+    check: Option<Check>,
     device: Arc<Device>,
     plan: Plan,
     /// What the volume is before the first change, if a run that is cut can go on.
     beginning: Option<Checkpoint>,
-    /// What the run stands on, if there is anything to go back to.
-    check: Option<Check>,
     /// Dropped last: hides the device once it is closed.
     exposure: Exposure,
 }
@@ -90,7 +90,7 @@ impl Keeper {
             }
         };
         check_base(&dataset, &plan, &request)?;
-        let mut keeper = Keeper { options, request, dataset, device, plan, beginning: None, check: None, exposure };
+        let mut keeper = Keeper { options, request, dataset, check: None, device, plan, beginning: None, exposure };
         keeper.begin(&standing, check)?;
         Ok(keeper)
     }
@@ -140,7 +140,7 @@ impl Keeper {
     pub fn pause(&mut self, _: Durable, cut: Cut) -> bool {
         let begin = self.beginning.as_ref();
         let Some(checkpoint) = begin.and_then(|begin| cut.checkpoint(begin, self.request.next.to)) else { return false };
-        let paused = marks::pause(&self.dataset, checkpoint, self.check.as_mut());
+        let paused = marks::pause(&self.dataset.name, checkpoint, self.check.as_mut());
         if let Err(fault) = &paused {
             self.beginning = None;
             self.options.note(&format!("no checkpoint is kept: {}", fault.what));
@@ -169,13 +169,7 @@ impl Keeper {
         let room = self.request.new_size.max(FULL);
         self.dataset = go_back(&self.dataset, held, standing, room, |text| self.options.note(text))?;
         self.device.invalidate();
-        self.wait_for_size(self.dataset.volsize.unwrap_or(0))?;
-        if self.only_reads() {
-            // The run that ended here is over. Where another begins, its record takes the place of this one.
-            zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
-            self.dataset = Dataset::open(&self.dataset.name)?;
-        }
-        Ok(())
+        self.wait_for_size(self.dataset.volsize.unwrap_or(0))
     }
 
     /// Refuses a stream that could not be refused before its end.
@@ -189,7 +183,6 @@ impl Keeper {
         self.plan.check_end(to)?;
         if self.only_reads() {
             let marked = marks::settle(&self.dataset, self.options.hold)?;
-            // Left over from a run that was killed.
             let _ = check::forget(&self.dataset);
             self.exposure.end_run(&self.dataset)?;
             return Ok(marked);
@@ -202,8 +195,11 @@ impl Keeper {
         let Some(state) = to else {
             // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
             zfs::sync_pool(name)?;
+            if let Some(mut check) = self.check {
+                check.look(&Dataset::open(name)?)?;
+                check.destroy()?;
+            }
             zfs::inherit(name, zfs::RECEIVING)?;
-            self.check.map_or(Ok(()), Check::destroy)?;
             return Ok(None);
         };
         let Request { next, source, to_name, new_size, .. } = &self.request;
@@ -211,7 +207,7 @@ impl Keeper {
         let (source, stream, size) = (*source, next.stream, *new_size);
         let Received { digest, root } = received;
         let (committed, marked) =
-            commit(&self.dataset, self.check, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
+            commit(name, self.check, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
         self.exposure.end_run(&committed)?;
         Ok(marked)
     }
@@ -308,6 +304,10 @@ fn settled_standing(options: &Options, device: &Device, just_shown: bool) -> Res
     let was_written = if just_shown { evidence::changed_until_check } else { evidence::written_since_claimed };
     let mut standing = marks::standing(Some(&dataset));
     let mut check = None;
+    // Of no run that counts.
+    if !matches!(standing.head, Head::Receiving(_)) && check::forget(&dataset)? {
+        dataset = Dataset::open(&options.name)?;
+    }
     if standing.head == Head::AtMark
         && let Some(newest) = marks::marks(&dataset).last()
     {
