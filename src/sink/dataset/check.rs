@@ -60,15 +60,20 @@ impl Check {
     /// Refuses when somebody went back past it: what was written until then is gone. Asked under our claim on the dataset, under
     /// which nobody else wrote: all that is there is of the run, so that another check puts it back on record.
     pub fn look(&mut self, dataset: &Dataset) -> Result<(), Fault> {
-        if self.stage != Stage::Passed && has(dataset, self.record.run) {
+        if self.stage == Stage::Passed {
+            return Err(self.refusal());
+        }
+        if has(dataset, self.record.run) {
             return Ok(());
         }
-        if self.stage != Stage::Passed {
-            self.stage = Stage::Passed;
-            self.again()?;
-        }
-        Err(Fault::new(Class::WrittenSince, format!("somebody rolled {} back while it was written to", self.dataset))
-            .hint("send it again: where the newest mark is still there, the next run begins from it"))
+        self.stage = Stage::Passed;
+        self.again()?;
+        Err(self.refusal())
+    }
+
+    fn refusal(&self) -> Fault {
+        Fault::new(Class::WrittenSince, format!("somebody rolled {} back while it was written to", self.dataset))
+            .hint("send it again: where the newest mark is still there, the next run begins from it")
     }
 
     /// Takes it again, above all that is there by now, and lets go of the last one. Refuses as [`Check::look`] does.
@@ -77,8 +82,9 @@ impl Check {
         self.again()?;
         match zfs::destroy_snapshot(&self.dataset, &last) {
             Err(fault) if fault.class == Class::NotFound => {
+                // The new one is in its place.
                 self.stage = Stage::Passed;
-                self.look(&Dataset::open(&self.dataset)?)
+                Err(self.refusal())
             }
             // It is left over.
             _ => Ok(()),
