@@ -13,8 +13,8 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
     let goal = goal.ok_or_else(|| Fault::new(Class::NotFound, format!("{name}@{} is gone", held.name)))?;
     let above: Vec<&Snapshot> = dataset.snapshots.iter().skip(goal + 1).collect();
     let names: Vec<&str> = above.iter().map(|snapshot| snapshot.name.as_str()).collect();
-    let is_of_a_run = |snapshot: &Snapshot| dataset.pause(snapshot).is_some() || dataset.check(snapshot).is_some();
-    let lost: Vec<&str> = above.iter().filter(|snapshot| !is_of_a_run(snapshot)).map(|snapshot| snapshot.name.as_str()).collect();
+    let lost = above.iter().filter(|snapshot| !marks::is_of_a_run(dataset, snapshot));
+    let lost: Vec<&str> = lost.map(|snapshot| snapshot.name.as_str()).collect();
     if let Some((snapshot, tag)) = zfs::holds(name, &names)?.into_iter().find(|(_, tag)| tag != zfs::HOLD) {
         let what = format!("going back to {} would destroy {snapshot}, on which there is a hold, {tag}", held.name);
         return Err(

@@ -113,10 +113,14 @@ pub fn forget_pauses(dataset: &Dataset, but: Option<&str>) -> Result<(), Fault> 
     others.try_for_each(|(snapshot, _)| zfs::destroy_snapshot(&dataset.name, &snapshot.name))
 }
 
+/// A checkpoint or a check: a run left it, and nothing is lost with it.
+pub fn is_of_a_run(dataset: &Dataset, snapshot: &Snapshot) -> bool {
+    dataset.pause(snapshot).is_some() || dataset.check(snapshot).is_some()
+}
+
 /// Names of the snapshots of others above a transaction group.
 fn others_above(dataset: &Dataset, createtxg: u64) -> Vec<String> {
-    let is_ours = |snapshot: &Snapshot| dataset.pause(snapshot).is_some() || dataset.check(snapshot).is_some();
-    let theirs = |snapshot: &&Snapshot| snapshot.createtxg > createtxg && !is_ours(snapshot);
+    let theirs = |snapshot: &&Snapshot| snapshot.createtxg > createtxg && !is_of_a_run(dataset, snapshot);
     dataset.snapshots.iter().filter(theirs).map(|snapshot| snapshot.name.clone()).collect()
 }
 
