@@ -5,16 +5,17 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use common::strace;
 use common::streams::whole;
 use tempfile::TempDir;
 
 /// The first of these calls on the target fails, and no other.
 fn one_call_fails(calls: &str, doing: &str) {
     let strace = |words: &[&str]| {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null"]).args(words).stdin(Stdio::null());
+        let mut command = strace();
+        command.args(["-o", "/dev/null"]).args(words).stdin(Stdio::null());
         command
     };
     if !strace(&["true"]).status().is_ok_and(|status| status.success()) {

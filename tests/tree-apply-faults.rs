@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::chance::Chance;
+use common::strace;
 use common::streams::id;
 use common::tree_streams::{APPLY, Bed, Stream, is_root};
 use siphon::format::{Node, Origin};
@@ -22,7 +23,7 @@ use story::{Story, ends_equal, is_full, start};
 
 /// Runs the tool, feeds it, and kills it a moment after it began to receive; false: it had ended.
 fn killed(bed: &Bed, stream: &[u8], moment: Duration) -> bool {
-    let mut tool = start(bed, &[APPLY]);
+    let mut tool = start(bed, Command::new(APPLY));
     let mut stdin = tool.stdin.take().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || _ = stdin.write_all(stream));
@@ -88,8 +89,9 @@ const CALLS: &str = "?openat2,?mkdirat,?symlinkat,?mknodat,?linkat,?renameat2,?u
 fn traced(bed: &Bed, stream: &[u8], options: &[&str]) -> Option<std::process::Output> {
     Command::new("strace").arg("-V").stdout(Stdio::null()).status().ok()?;
     let trace = bed.dir.path().join("trace");
-    let program = [&["strace", "-f", "-qq", "-o", trace.to_str().unwrap()], options, &[APPLY]].concat();
-    let mut tool = start(bed, &program);
+    let mut program = strace();
+    program.arg("-o").arg(&trace).args(options).arg(APPLY);
+    let mut tool = start(bed, program);
     let mut stdin = tool.stdin.take().unwrap();
     Some(std::thread::scope(|scope| {
         scope.spawn(move || _ = stdin.write_all(stream));

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::strace;
 use common::streams::id;
 use common::tree_streams::{APPLY, Bed, is_root};
 use siphon::host::record::Record;
@@ -72,7 +73,7 @@ fn killed_behind_any_byte_of_the_stream_it_is_never_held_and_the_next_run_ends_e
         for point in 1..=points {
             let (bed, stream, _) = story.before(is_whole);
             let cut = stream.len() * point / (points + 1);
-            let mut tool = start(&bed, &[APPLY]);
+            let mut tool = start(&bed, Command::new(APPLY));
             let mut stdin = tool.stdin.take().unwrap();
             stdin.write_all(&stream[..cut]).unwrap();
             let began = Instant::now();
@@ -94,8 +95,8 @@ fn killed_behind_any_byte_of_the_stream_it_is_never_held_and_the_next_run_ends_e
 fn traced(bed: &Bed, stream: &[u8], options: &[&str]) -> (bool, String) {
     let (trace, input) = (bed.dir.path().join("trace"), bed.dir.path().join("stream"));
     fs::write(&input, stream).unwrap();
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o"]).arg(&trace).args(options).arg(APPLY).arg("--all").arg(&bed.target);
+    let mut command = strace();
+    command.arg("-o").arg(&trace).args(options).arg(APPLY).arg("--all").arg(&bed.target);
     let status = command.stdin(File::open(input).unwrap()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     (status.is_ok_and(|status| status.success()), fs::read_to_string(trace).unwrap_or_default())
 }

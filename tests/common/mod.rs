@@ -25,6 +25,14 @@ pub fn piped(program: &str, args: &[&str], input: &[u8]) -> Output {
     })
 }
 
+/// strace(1), which follows all threads. It and its tool take turns at every call: on one processor that takes a quarter of the
+/// time that it takes where each turn wakes another one of a virtual machine.
+pub fn strace() -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &rustix::thread::sched_getcpu().to_string(), "strace", "-f", "-qq"]);
+    command
+}
+
 /// What a tool said on standard error.
 pub fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

@@ -18,9 +18,8 @@ pub fn is_full() -> bool {
 }
 
 /// Starts the tool, below another program or not.
-pub fn start(bed: &Bed, program: &[&str]) -> Child {
-    let mut command = Command::new(program[0]);
-    command.args(&program[1..]).arg("--all").arg(&bed.target);
+pub fn start(bed: &Bed, mut command: Command) -> Child {
+    command.arg("--all").arg(&bed.target);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
