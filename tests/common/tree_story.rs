@@ -40,7 +40,7 @@ impl Story {
 
     /// A target before a run of the first, whole stream or of the second; the stream and where it leads.
     pub fn before(&self, is_whole: bool) -> (Bed, &[u8], &str) {
-        let bed = Bed::new();
+        let bed = Bed::in_memory();
         if !is_whole {
             bed.accept(&self.first, &["--all"]);
         }
