@@ -13,12 +13,12 @@ use tempfile::TempDir;
 
 /// The first of these calls on the target fails, and no other.
 fn one_call_fails(calls: &str, doing: &str) {
-    let strace = |words: &[&str]| {
+    let traced = |words: &[&str]| {
         let mut command = strace();
         command.args(["-o", "/dev/null"]).args(words).stdin(Stdio::null());
         command
     };
-    if !strace(&["true"]).status().is_ok_and(|status| status.success()) {
+    if !traced(&["true"]).status().is_ok_and(|status| status.success()) {
         println!("skipped: strace is not installed or may not trace");
         return;
     }
@@ -26,7 +26,7 @@ fn one_call_fails(calls: &str, doing: &str) {
     let [stream, target] = ["stream", "copy"].map(|name| dir.path().join(name));
     fs::write(&stream, whole(&vec![7; 1 << 20])).unwrap();
     fs::write(&target, "").unwrap();
-    let output = strace(&["-e", &format!("trace={calls}"), "-P"])
+    let output = traced(&["-e", &format!("trace={calls}"), "-P"])
         .arg(&target)
         .args(["-e", &format!("inject={calls}:error=EIO:when=1"), env!("CARGO_BIN_EXE_image-apply")])
         .arg(&target)

@@ -10,7 +10,7 @@ mod vectors;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use common::chance::Chance;
@@ -86,8 +86,9 @@ fn killed_at_any_point_the_same_stream_again_ends_equal() {
 const CALLS: &str = "?openat2,?mkdirat,?symlinkat,?mknodat,?linkat,?renameat2,?unlinkat,?pwrite64,?ftruncate,?fchmodat,?fchmodat2,\
     ?fchownat,?utimensat,?fsync,?syncfs,?rename,?fallocate";
 
+/// A run below strace(1), if that is installed.
 fn traced(bed: &Bed, stream: &[u8], options: &[&str]) -> Option<std::process::Output> {
-    Command::new("strace").arg("-V").stdout(Stdio::null()).status().ok()?;
+    strace().arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().ok().filter(ExitStatus::success)?;
     let trace = bed.dir.path().join("trace");
     let mut program = strace();
     program.arg("-o").arg(&trace).args(options).arg(APPLY);

@@ -203,7 +203,7 @@ impl Bed {
     }
 
     /// In memory, if that keeps extended attributes (tmpfs since Linux 6.6): for runs that are broken off by the dozen. Where so
-    /// many files were removed a moment ago, ext4 looks long for a number for each new one.
+    /// many files were removed a moment ago, ext4 looks long for an inode for each new one.
     pub fn in_memory() -> Bed {
         let keeps = |dir: &TempDir| rustix::fs::setxattr(dir.path(), "user.any", b"1", rustix::fs::XattrFlags::empty()).is_ok();
         TempDir::new_in("/dev/shm").ok().filter(keeps).map_or_else(Bed::new, Bed::within)
