@@ -47,7 +47,10 @@ case "$1 $2" in
   "tree-apply "*) cat >"$STAGE/received"; . "$STAGE/apply" ;;
 esac
 "#;
+/// `snap-prune`: without --match it is only asked what it thinks of a policy.
 const PRUNE: &str = r#"#!/bin/bash
+[[ $* != *=0* ]] || { echo 'snap-prune: error: 0 [usage]' >&2; exit 2; }
+[[ $* = *--match* ]] || exit 3
 echo "snap-prune $*" >>"$STAGE/log"
 cat >/dev/null
 cat "$STAGE/prune" 2>/dev/null || true
@@ -365,6 +368,14 @@ fn one_run_at_a_time() {
     assert!(code(&second) == 6 && err(&second).contains("[busy]"), "{second:?}");
     assert!(first.wait_with_output().unwrap().status.success());
     assert_eq!(stage.snapshots().len(), 1, "the second took none");
+}
+
+#[test]
+fn a_policy_that_says_nothing_is_refused_before_the_night() {
+    let stage = Stage::new();
+    assert_eq!(code(&stage.night(&["--keep-last=0"])), 2);
+    assert_eq!((&stage.told()["class"], &stage.told()["held"]), (&Value::from("usage"), &Value::from("no")));
+    assert!(stage.snapshots().is_empty() && !stage.log().contains("tree-apply"), "{}", stage.log());
 }
 
 #[test]

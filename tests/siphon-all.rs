@@ -21,7 +21,7 @@ case "$1 $2" in
   "group ls") [ ! -e "$STAGE/groups" ] || cat "$STAGE/groups" ;;
   "group image") cat "$STAGE/group.${4##*/}" ;;
   "image-meta get") cat "$STAGE/skip.${3##*/}" 2>/dev/null || exit 2 ;;
-  "snap create") [ ! -e "$STAGE/no-snapshot" ] || { echo "rbd: no" >&2; exit 30; }; echo "${3#*@}" >>"$STAGE/snaps" ;;
+  "snap create") [ ! -e "$STAGE/no-snapshot" ] || { rm "$STAGE/no-snapshot"; echo "rbd: no" >&2; exit 17; } ;;
   "snap rm") ;;
   *) echo "rbd $*: what?" >&2; exit 99 ;;
 esac
@@ -46,20 +46,35 @@ case "$1 $2" in
   "zvol-apply "*) cat >/dev/null; if [ -e "$STAGE/apply.$volume" ]; then . "$STAGE/apply.$volume"; else . "$STAGE/apply"; fi ;;
 esac
 "#;
+/// `snap-prune`: without --match it is only asked what it thinks of a policy.
+const PRUNE: &str = r#"#!/bin/bash
+[[ $* != *=0* ]] || { echo 'snap-prune: error: 0 [usage]' >&2; exit 2; }
+[[ $* = *--match* ]] || exit 3
+echo "snap-prune $*" >>"$STAGE/log"
+cat >/dev/null
+cat "$STAGE/prune" 2>/dev/null || true
+"#;
+/// `rbd-group-snap`: a class to fail with is in a file; a name that is taken is so for a moment.
+const GROUP: &str = r#"#!/bin/bash
+echo "rbd-group-snap $*" >>"$STAGE/log"
+class=$(cat "$STAGE/group-fails" 2>/dev/null) || exit 0
+[ "$class" != exists ] || rm "$STAGE/group-fails"
+echo "rbd-group-snap: x: error: no [$class]" >&2
+exit 4
+"#;
 const GOOD: &str =
     r#"echo '{"receipt":1,"tool":"zvol-apply","data_bytes":4096,"zero_bytes":8192,"snapshot":"mark","marked":true}'"#;
-const LOG: &str = "#!/bin/bash\necho \"$(basename \"$0\") $*\" >>\"$STAGE/log\"\n";
 
 /// A pool and a NAS.
 impl Stage {
     fn new(images: &[&str]) -> Stage {
-        let prune = format!("{LOG}cat >/dev/null; cat \"$STAGE/prune\" 2>/dev/null || true\n");
-        let group = format!(
-            "{LOG}[ ! -e \"$STAGE/group-fails\" ] || {{ echo 'rbd-group-snap: x: error: no [unsupported]' >&2; exit 4; }}\n"
-        );
-        let programs =
-            [("rbd", RBD), ("rbd-diff-stream", SOURCE), ("ssh", SSH), ("snap-prune", &prune), ("rbd-group-snap", &group)];
-        let stage = Stage::of(&programs);
+        let stage = Stage::of(&[
+            ("rbd", RBD),
+            ("rbd-diff-stream", SOURCE),
+            ("ssh", SSH),
+            ("snap-prune", PRUNE),
+            ("rbd-group-snap", GROUP),
+        ]);
         stage.put("images", &images.iter().map(|name| format!("{name}\n")).collect::<String>());
         stage.put("common", "echo base");
         stage.put("apply", GOOD);
@@ -215,6 +230,38 @@ fn only_what_snap_prune_prints_and_only_ours_is_removed() {
     stage.put("apply", "exit 1");
     stage.one(&["--keep-last", "1"]);
     assert!(!stage.log().contains("snap-prune"), "{}", stage.log());
+    // What a run that went on began from may be the only state that both sides have, but for the newest.
+    stage.put("apply", GOOD);
+    stage.put("common", "echo resume:1,2=3");
+    stage.one(&["--keep-last", "1"]);
+    assert!(stage.log().contains("--keep=resume:1,2=3"), "{}", stage.log());
+}
+
+#[test]
+fn a_policy_that_says_nothing_is_refused_before_the_night() {
+    let stage = Stage::new(&["vm1"]);
+    assert_eq!(code(&stage.one(&["--keep-last=0"])), 2);
+    assert_eq!((&stage.record()[0]["class"], &stage.record()[0]["held"]), (&Value::from("usage"), &Value::from("no")));
+    let output = stage.all(&["--keep-last=0"]);
+    assert!(code(&output) == 2 && out(&output).is_empty() && err(&output).contains("[usage]"), "{output:?}");
+    let log = stage.log();
+    assert!(!log.contains("snap create") && !log.contains("zvol-apply"), "{log}");
+}
+
+#[test]
+fn a_name_that_another_run_took_this_second_is_no_failure() {
+    let stage = Stage::new(&["a"]);
+    stage.put("no-snapshot", "");
+    assert_eq!(code(&stage.one(&[])), 0);
+    let log = stage.log();
+    let taken: Vec<&str> = log.lines().filter(|line| line.starts_with("rbd snap create")).collect();
+    assert!(matches!(taken[..], [first, second] if first < second), "{log}");
+    assert!(taken[1].ends_with(stage.record()[0]["snapshot"].as_str().unwrap()), "{log}");
+    stage.put("groups", "pair\n");
+    stage.put("group.pair", "rbd/a\n");
+    stage.put("group-fails", "exists");
+    assert_eq!(code(&stage.all(&[])), 0);
+    assert_eq!(stage.log().matches("rbd-group-snap").count(), 2, "{}", stage.log());
 }
 
 #[test]
@@ -304,7 +351,7 @@ fn images_of_a_group_get_one_snapshot() {
     assert_eq!(call, format!("rbd-group-snap --without=rbd/swap --without=other/d rbd/pair@{}", snapshot("a").as_str().unwrap()));
     assert_eq!(log.matches("rbd snap create").count(), 1, "only c has one of its own: {log}");
     // A group that cannot be snapshotted fails as a whole, and alone.
-    stage.put("group-fails", "");
+    stage.put("group-fails", "unsupported");
     let output = stage.all(&[]);
     assert_eq!(code(&output), 4);
     assert!(out(&output).contains("FAILED   a  [unsupported] exit 4") && out(&output).contains("ok       c"), "{}", out(&output));
@@ -319,6 +366,30 @@ fn images_of_a_group_get_one_snapshot() {
         "{}",
         stage.log()
     );
+}
+
+#[test]
+fn who_ends_without_a_word_failed_and_may_have_sent() {
+    let stage = Stage::new(&["a", "b"]);
+    stage.put("groups", "pair\n");
+    stage.put("group.pair", "rbd/a\n");
+    let kill = |script: &str, words: &str| format!("pkill -KILL -f '{script} .*{words}'; sleep 60");
+    let record = stage.path("record").to_str().unwrap().to_owned();
+    // rbd-to-zvol of an image of a group: its snapshot stays.
+    stage.put("apply.a", &kill("rbd-to-zvol", &format!("rbd/a {} ", stage.host())));
+    let output = stage.all(&["--record", &record]);
+    assert_eq!(code(&output), 1, "{}", err(&output));
+    assert!(out(&output).contains("FAILED   a  [io] exit 1") && out(&output).contains("ok       b"), "{}", out(&output));
+    assert_eq!(stage.record()[0]["held"], "maybe");
+    assert!(!stage.log().contains("snap rm"), "{}", stage.log());
+    // Nobody can be told.
+    fs::remove_file(&record).unwrap();
+    stage.put("apply.a", "echo 'zvol-apply: t: error: x [written-since]' >&2; exit 4");
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut command = stage.command("siphon-all", &["--record", &record, "rbd", &stage.host(), "tank/backup"]);
+    assert_ne!(command.stdout(full()).stderr(full()).status().unwrap().code(), Some(0));
+    let totals = stage.record().pop().unwrap();
+    assert_eq!((&totals["total"], &totals["failed"], &totals["exit"]), (&Value::from(2), &Value::from(1), &Value::from(4)));
 }
 
 #[test]

@@ -333,8 +333,9 @@ class Fleet:
         return self.scope or self.machines
 
     def command(self, options=""):
-        """The line of the page's crontab, as it stands there."""
-        return self.typed(block("cron").split(" siphon ", 1)[1].strip(), options)
+        """The line of the page's crontab, as it stands there, with the PATH that cron has and what the crontab says of it."""
+        settings, line = block("cron").rsplit("\n0 2 * * * siphon ", 1)
+        return f"export PATH=/usr/bin:/bin\n{settings}\n{self.typed(line.strip(), options)}"
 
     def typed(self, line, options=""):
         """A line of the page with siphon-all in it, about these machines and this place."""

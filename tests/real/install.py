@@ -355,6 +355,14 @@ def a_machine_without_a_c_library_gets_the_static_programs():
     # Once more, into a session that has it in PATH.
     result = install("--to box", ssh=chroot(root, path="/usr/local/bin:/bin"))
     assert re.search(r"^ssh box zvol-apply --version: zvol-apply \d", result.out, re.MULTILINE), str(result)
+    # What starts here, and would not any more, stays.
+    old = Path(root, "usr/local/bin", LOADS_CEPH[0])
+    program(old, "echo an older one\n")
+    with open(root / "usr/local/share/siphon/installed", "a") as listed:
+        listed.write(f"bin/{LOADS_CEPH[0]}\n")
+    result = install("--no-build --to box", ssh=ssh)
+    assert f"new ones do not start here (not found): bin/{LOADS_CEPH[0]}\n" in result.err and " ".join(LOADS_CEPH[1:]) in result.err, str(result)
+    assert "an older one" in old.read_text()
     # A user without rights, with a prefix of their own; none elsewhere.
     user = chroot(root, user="1000:1000", home="/home/user")
     refused(install("--to user@box", ssh=user, check=False), 1, "permission")

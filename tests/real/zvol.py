@@ -121,9 +121,9 @@ class Zvol:
     def apply(self, stream, options="--mark", check=True):
         return self.sh(f"zvol-apply {options} {{t}} <{stream}", check=check)
 
-    def cut(self, stream, share=0.6):
+    def cut(self, stream, share=0.6, options="--mark"):
         """A run whose sender died on the way: the target is left receiving."""
-        result = self.sh(f"head -c {int(stream.stat().st_size * share)} {stream} | zvol-apply --mark {{t}}", check=False)
+        result = self.sh(f"head -c {int(stream.stat().st_size * share)} {stream} | zvol-apply {options} {{t}}", check=False)
         bed.refused(result, 3, "truncated")
         assert self.get("siphon:receiving") != "-", "not receiving"
         return self

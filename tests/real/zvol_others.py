@@ -75,6 +75,9 @@ def a_hold_of_others_keeps_all_that_would_be_given_up():
     refused(t.apply(of.stream("s4", "s1"), "--mark --rollback", check=False), 4, "foreign-snapshot")
     same(t.print(), before)
     t.sh("zfs release keep {t}@s2")
+    # What it goes back to is held before anything is given up: retention that runs meanwhile does not take it.
+    t.cut(of.stream("s4", "s1"), options="--mark --rollback")
+    same(t.sh("zfs holds -H {t}@s1").out.split()[1:2], ["siphon"], "hold on the mark gone back to")
     t.apply(of.stream("s4", "s1"), "--mark --rollback")
     t.at(images["s4"])
     same(t.snapshots(), ["s1", "s4"])

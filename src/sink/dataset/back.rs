@@ -5,8 +5,16 @@ use crate::host::zfs::{self, Dataset, Snapshot};
 use crate::state::{Class, Fault, Head, Held, Run, Standing};
 
 /// Goes back to what `held` holds, and says what is given up. `room`: bytes that are to be written afterwards, for which it is
-/// waited until the pool has given back what was given up. The dataset as it is then.
-pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, note: impl Fn(&str)) -> Result<Dataset, Fault> {
+/// waited until the pool has given back what was given up. `hold`: a mark gets its hold first, as the newest has one. The dataset
+/// as it is then.
+pub fn go_back(
+    dataset: &Dataset,
+    held: &Held,
+    standing: &Standing,
+    room: u64,
+    hold: bool,
+    note: impl Fn(&str),
+) -> Result<Dataset, Fault> {
     let name = &dataset.name;
     let resumed = standing.checkpoint.as_ref().filter(|resumable| resumable.held == *held);
     let goal = dataset.snapshots.iter().position(|snapshot| snapshot.name == held.name);
@@ -32,6 +40,10 @@ pub fn go_back(dataset: &Dataset, held: &Held, standing: &Standing, room: u64, n
     // The check of that run is in the way, and until another begins it stays on record without.
     if let Some(run) = marks::unfinished(dataset).filter(|run| run.check.is_some()) {
         zfs::set(name, &[(zfs::RECEIVING, &Run { check: None, ..run }.to_text())])?;
+    }
+    // Retention that runs beside us may have judged it while it was not the newest; where it won, nothing is given up yet.
+    if hold && dataset.snapshots.get(goal).is_some_and(|goal| dataset.mark(goal).is_some() && goal.holds == 0) {
+        zfs::hold(zfs::HOLD, name, &held.name)?;
     }
     let marks = standing.marks.iter().map(|mark| mark.name.as_str()).filter(|mark| names.contains(mark));
     zfs::release(zfs::HOLD, name, &marks.collect::<Vec<_>>())?;

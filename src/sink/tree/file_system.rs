@@ -135,7 +135,7 @@ impl FileSystem {
         let Claimed { mut dataset, mut root, check } = claimed;
         let check = Check::kept_for(&plan, check)?;
         if let Some(held) = &plan.roll_back {
-            dataset = go_back(&dataset, held, standing, LEAST, |text| (self.notes)(&self.name, text))?;
+            dataset = go_back(&dataset, held, standing, LEAST, self.hold, |text| (self.notes)(&self.name, text))?;
         }
         if plan.act == Act::Already {
             if plan.roll_back.is_some() || marks::is_record_stale(&dataset) {

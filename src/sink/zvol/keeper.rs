@@ -167,7 +167,7 @@ impl Keeper {
 
     fn roll_back(&mut self, held: &Held, standing: &Standing) -> Result<(), Fault> {
         let room = self.request.new_size.max(FULL);
-        self.dataset = go_back(&self.dataset, held, standing, room, |text| self.options.note(text))?;
+        self.dataset = go_back(&self.dataset, held, standing, room, self.options.hold, |text| self.options.note(text))?;
         self.device.invalidate();
         self.wait_for_size(self.dataset.volsize.unwrap_or(0))
     }
