@@ -292,14 +292,48 @@ fn what_others_put_there_is_replaced_only_if_asked() {
     bed.accept(&second, &["--all", "--trust"]);
     assert!(bed.target.join("theirs").exists());
     fs::remove_file(bed.target.join("theirs")).unwrap();
-    // Another directory in its place is nobody's, a removed one is new.
+    // Another directory in its place is nobody's: an empty one may be where a disk was not mounted. A removed one is new.
     fs::rename(&bed.target, bed.dir.path().join("moved")).unwrap();
     fs::create_dir(&bed.target).unwrap();
-    bed.refuse(&second, &["--all"], 4, "wrong-base");
-    bed.accept(&first, &["--all"]);
+    for stream in [&first, &second] {
+        assert!(bed.refuse(stream, &["--all"], 4, "foreign").contains("is the right disk mounted here?"));
+    }
+    bed.accept(&first, &["--all", "--replace"]);
     assert_eq!(bed.listing(), listing_after(&[&first]));
     fs::remove_dir_all(&bed.target).unwrap();
     bed.accept(&first, &["--all"]);
+}
+
+#[test]
+fn another_directory_of_the_same_number_is_not_the_one_that_a_cut_run_was_in() {
+    let bed = Bed::new();
+    let [first, ..] = generations().map(|stream| stream.end());
+    bed.refuse(&first[..first.len() - 60], &["--all"], 3, "truncated");
+    fs::write(bed.target.join("theirs"), "x").unwrap();
+    // As if it had been made at another time: the root of another disk, or what was made under a number that was free again.
+    let mut record: serde_json::Value = serde_json::from_str(&bed.record()).unwrap();
+    let real = record["receiving"]["directory"]["birth"]["time"][0].take();
+    assert!(real.is_u64(), "this file system does not say when a directory was made: {}", bed.record());
+    record["receiving"]["directory"]["birth"]["time"][0] = 1.into();
+    fs::write(bed.record_file(), record.to_string()).unwrap();
+    bed.refuse(&first, &["--all"], 4, "foreign");
+    assert!(bed.target.join("theirs").exists());
+    record["receiving"]["directory"]["birth"]["time"][0] = real;
+    fs::write(bed.record_file(), record.to_string()).unwrap();
+    bed.accept(&first, &["--all"]);
+    assert_eq!(bed.listing(), listing_after(&[&first]));
+}
+
+#[test]
+fn a_run_without_changes_moves_the_time_that_tells_it_from_a_copy() {
+    let bed = Bed::new();
+    let [first, ..] = generations().map(|stream| stream.end());
+    bed.accept(&first, &["--all"]);
+    let before = bed.target.metadata().unwrap();
+    bed.accept(&Stream::since(1, 2).end(), &["--all"]);
+    let after = bed.target.metadata().unwrap();
+    assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+    assert_ne!((before.ctime(), before.ctime_nsec()), (after.ctime(), after.ctime_nsec()));
 }
 
 #[test]

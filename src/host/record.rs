@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::stamp::{Between, Evidence};
+use super::stamp::{Between, Birth, Evidence};
 use crate::format::{Digest, Header, Id, Time};
 use crate::state::{Class, Fault, Head, Held, Resumable, Standing, Unfinished, escape};
 
@@ -68,6 +68,9 @@ pub struct Receiving {
 pub struct Progress {
     /// When names in the root had changed before the run; for a stream that does not speak of the root.
     pub modified: Time,
+    /// Of the very directory that is being written.
+    #[serde(default)]
+    pub birth: Birth,
     /// All that is gone was carried out, durably; and what that was.
     #[serde(with = "optional_text", skip_serializing_if = "Option::is_none", default)]
     pub plan: Option<Digest>,

@@ -44,6 +44,35 @@ impl FileStamp {
     }
 }
 
+/// What tells a directory from another one of the same inode number: file systems number from the same beginning, so that the
+/// roots of two disks have one number, and give the number of what was removed to what is made next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Birth {
+    /// When it was made: seconds since 1970, nanoseconds. Not every file system knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<(u64, u32)>,
+    /// What the kernel calls the file system (`f_fsid`); 0: nothing. Some, such as XFS, take the number of the device.
+    file_system: u64,
+}
+
+impl Birth {
+    /// From a fresh look at a directory, and the id of its file system.
+    pub fn of(directory: &Metadata, file_system: u64) -> Birth {
+        let made = directory.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let time = made.map(|time| (time.as_secs(), time.subsec_nanos())).filter(|time| *time != (0, 0));
+        Birth { time, file_system }
+    }
+
+    /// Nothing speaks against these being one directory, if their numbers are the same.
+    pub fn fits(&self, other: &Birth) -> bool {
+        match (self.time, other.time) {
+            (Some(time), Some(other)) => time == other,
+            _ => self.file_system == other.file_system || self.file_system == 0 || other.file_system == 0,
+        }
+    }
+}
+
 /// How much a block device was written to since it appeared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteCounters {
@@ -157,6 +186,16 @@ mod tests {
         }
         let blind = Evidence::Device { boot: None, disk: None, writes: None };
         assert_eq!(blind.between(&blind), Between::Unknown);
+    }
+
+    #[test]
+    fn a_directory_is_told_by_when_or_where_it_was_made() {
+        let made = |time, file_system| Birth { time: Some((time, 7)), file_system };
+        let somewhere = |file_system| Birth { time: None, file_system };
+        assert!(made(1, 5).fits(&made(1, 6)), "XFS after a restart");
+        assert!(!made(1, 5).fits(&made(2, 5)));
+        assert!(somewhere(5).fits(&somewhere(5)) && !somewhere(5).fits(&somewhere(6)));
+        assert!(somewhere(0).fits(&somewhere(6)) && Birth::default().fits(&made(1, 5)));
     }
 
     #[test]

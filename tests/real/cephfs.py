@@ -223,6 +223,16 @@ def the_next_walk_over_all_finds_what_earlier_runs_missed():
         home.snap()
         told = refused(home.changed("--list", *options, check=False, settle=0), 5, "differs")
         assert "an earlier run" in told.err and "new snapshot" in told.err, told
+    # Also where the memory is of another state than the target's, because a run in between came only half-way.
+    lacking = home.memory.read_text()
+    home.snap()
+    home.snap()
+    told = refused(home.changed("--list", check=False, settle=0), 5, "differs")
+    assert "no memory" in told.err and "an earlier run" in told.err, told
+    del home.snapshots[-2:]
+    home.memory.write_text(lacking)
+    for name in ("s6", "s7"):
+        os.rmdir(home.tree(name))
     same(run(f"PATH={bed.options.bin}:$PATH; cephfs-changed --memory {home.memory} --needs -0").out, "s5\0s4\0", "what the next run needs")
     lacking = home.memory.read_text()
     run(f"PATH={bed.options.bin}:$PATH; cephfs-changed --memory {home.memory} --settle 0 {home.root}@s5 >/dev/null")
@@ -264,6 +274,22 @@ def a_snapshot_that_is_gone_is_no_end():
     assert filler.returncode == 4 and "[" in err, (filler.returncode, err, str(whole))
     # A list that was kept is of the snapshot that had the name then.
     refused(run(f"PATH={bed.options.bin}:$PATH; tree-diff-stream --changes {bed.work}/whole >{bed.work}/out", check=False), 4, "vanished")
+
+
+@test
+def a_stream_takes_no_snapshots_and_removes_none():
+    old, new, target = Path(bed.work, "snaps.0"), Path(bed.work, "snaps.1"), mounted() / "snaps"
+    (old / "d").mkdir(parents=True)
+    (new / "d/.snap/theirs").mkdir(parents=True)
+    run(f"set -o pipefail; PATH={bed.options.bin}:$PATH; tree-diff-stream {old} | tree-apply --all {target}")
+    line = f"set -o pipefail; PATH={bed.options.bin}:$PATH; tree-diff-stream --base {old} {new} | tree-apply --all {target}"
+    refused(run(line, check=False), 4, "exists")
+    same(os.listdir(target / "d/.snap"), [])
+    # Nor removes one: to the sender it is a directory that is gone.
+    (target / "d/.snap/ours").mkdir()
+    run(f"mkdir -p {old}/d/.snap/ours; rm -rf {new}/d/.snap")
+    refused(run(f"set -o pipefail; PATH={bed.options.bin}:$PATH; tree-diff-stream {old} | tree-apply --all --replace {target}.2", check=False), 4, "exists")
+    same(os.listdir(target / "d/.snap"), ["ours"])
 
 
 @test

@@ -232,6 +232,24 @@ def what_was_written_to_a_mapped_page_is_not_missed():
 
 
 @test
+def access_lists_stay_on_xfs_which_shows_them_twice():
+    home = Home()
+    at, volume = f"/mnt/xfs-{os.getpid()}", f"{home.name}-xfs"
+    vm(f"""set -e; zfs create -s -V 400M {volume}; udevadm settle; mkfs.xfs -q /dev/zvol/{volume}
+        mkdir {at}; mount /dev/zvol/{volume} {at}""")
+    home.sh("mkdir d; echo 1 | tee f g d/kept >/dev/null; setfacl -m u:1234:rw f g d/kept; setfacl -m u:1234:rwx,d:u:1234:rwx d")
+    for change in (":", "echo 2 >>f; touch -d @1 d/kept; echo 1 >d/new; mkdir d/below", "setfacl -b g; echo 3 >>f", "echo 4 >>f; echo 4 >>d/new"):
+        home.sh(change)
+        home.snapshot()
+        vm(f"set -o pipefail; tree-diff-stream {home.words()} | tree-apply --all {at}/copy")
+        lists = [vm(f"cd {where}; getfacl -Rn . | sort").out for where in (home.at, f"{at}/copy")]
+        assert "1234" in lists[0]
+        same(lists[1], lists[0], f"access lists after {change}")
+    vm(f"umount {at}; zfs destroy {volume}")
+    home.drop()
+
+
+@test
 def another_file_system_that_is_mounted_over_it_is_not_sent():
     home = Home()
     home.sh("echo 1 >f")

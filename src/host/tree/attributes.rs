@@ -9,9 +9,9 @@ use rustix::io::Errno;
 
 use super::dir::{failed, spell};
 use super::pin::{Pin, by_number, change_mode};
-use super::xattrs::{self, At, is_acl, is_carried};
+use super::xattrs::{self, At, is_acl, is_carried, is_label};
 use super::{Dir, Kind, Meta, meta};
-use crate::format::{Attributes, Name};
+use crate::format::{Attributes, Name, Time};
 use crate::state::Fault;
 
 /// Set-user-id and set-group-id.
@@ -85,6 +85,14 @@ impl Dir {
     pub fn set_own_attributes(&self, wanted: &Attributes, privileged: bool) -> Result<Vec<Unset>, Fault> {
         set(self.as_fd(), At::Open(self.as_fd()), self.meta()?, wanted, privileged)
     }
+
+    /// Moves its time of change, which nobody can set; all else stays. Where that is allowed.
+    pub fn touch(&self) -> Result<(), Fault> {
+        match set_modified(self.as_fd(), self.meta()?.modified) {
+            Err(error) if is_refusal(error) => Ok(()),
+            done => done.map_err(|error| self.failed("setting the modification time of", None, error)),
+        }
+    }
 }
 
 /// The same for an open file, whatever its name is now.
@@ -136,7 +144,7 @@ impl Setting<'_> {
         }
         let found = found.map_err(|error| self.failed("reading extended attributes of", error))?;
         let wanted = self.wanted;
-        for name in found.keys().filter(|name| !wanted.xattrs.contains_key(*name)) {
+        for name in found.keys().filter(|name| !wanted.xattrs.contains_key(*name) && !is_label(name)) {
             self.xattr(name, |at| at.remove(name))?;
         }
         for acls in [false, true] {
@@ -196,15 +204,7 @@ impl Setting<'_> {
         if self.meta.modified == wanted {
             return Ok(());
         }
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: wanted.seconds, tv_nsec: wanted.nanoseconds.into() },
-        };
-        let done = match utimensat(self.fd, "", &times, AtFlags::EMPTY_PATH) {
-            // Before Linux 5.8.
-            Err(Errno::INVAL) => utimensat(CWD, by_number(self.fd).as_slice(), &times, AtFlags::empty()),
-            done => done,
-        };
+        let done = set_modified(self.fd, wanted);
         self.done(done, &[Attribute::Modified])
     }
 
@@ -259,6 +259,18 @@ impl Setting<'_> {
 
     fn failed(&self, doing: &str, error: Errno) -> Fault {
         failed(&format!("{doing} {}", spell(self.fd, None)), error)
+    }
+}
+
+fn set_modified(fd: BorrowedFd<'_>, to: Time) -> Result<(), Errno> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: to.seconds, tv_nsec: to.nanoseconds.into() },
+    };
+    match utimensat(fd, "", &times, AtFlags::EMPTY_PATH) {
+        // Before Linux 5.8.
+        Err(Errno::INVAL) => utimensat(CWD, by_number(fd).as_slice(), &times, AtFlags::empty()),
+        done => done,
     }
 }
 

@@ -13,6 +13,9 @@ use crate::state::{Class, Fault};
 /// Longest value that is asked for: an fsid has 36 bytes, a time at most 31.
 const LONGEST: usize = 128;
 
+/// The directory in which CephFS shows a directory's snapshots, takes them and removes them. No list shows it.
+pub const SNAPSHOTS: &[u8] = b".snap";
+
 /// Inode numbers of CephFS have 48 bits. ceph-fuse puts a number of its own for each snapshot above them.
 const INODE: u64 = (1 << 48) - 1;
 

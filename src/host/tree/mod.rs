@@ -38,7 +38,7 @@ mod root;
 mod xattrs;
 
 pub use attributes::{Attribute, Unset, set_file_attributes};
-pub use ceph::ceph_inode;
+pub use ceph::{SNAPSHOTS, ceph_inode};
 pub use dir::{Dir, file_xattrs};
 pub use meta::{Kind, Meta};
 pub use place::{FileSystem, Mounted, Place};

@@ -1,17 +1,17 @@
 //! What concerns a tree as a whole: its root is made, locked, looked at and emptied.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, StatVfs, StatVfsMountFlags, flock, fstatvfs};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use super::Dir;
 use super::pin::Pin;
 use crate::host::device::busy;
-use crate::host::stamp::Evidence;
+use crate::host::stamp::{Birth, Evidence};
 use crate::state::Fault;
 
 /// Names that are read at once.
@@ -65,7 +65,24 @@ impl Dir {
 
     /// What shows that names in it, or its attributes, were changed.
     pub fn evidence(&self) -> Result<Evidence, Fault> {
-        let meta = File::from(self.same()?).metadata();
-        Ok(Evidence::of(&meta.map_err(|error| Fault::io("looking at the target", &error))?))
+        Ok(Evidence::of(&self.metadata()?))
+    }
+
+    /// What tells it from another directory of the same number.
+    pub fn birth(&self) -> Result<Birth, Fault> {
+        Ok(Birth::of(&self.metadata()?, self.file_system()?.f_fsid))
+    }
+
+    /// It is mounted read-only, as snapshots are.
+    pub fn is_read_only(&self) -> Result<bool, Fault> {
+        Ok(self.file_system()?.f_flag.contains(StatVfsMountFlags::RDONLY))
+    }
+
+    fn metadata(&self) -> Result<Metadata, Fault> {
+        File::from(self.same()?).metadata().map_err(|error| Fault::io("looking at the target", &error))
+    }
+
+    fn file_system(&self) -> Result<StatVfs, Fault> {
+        fstatvfs(self).map_err(|error| self.failed("asking for the file system of", None, error))
     }
 }

@@ -21,10 +21,21 @@ const MOST: usize = 64 << 10;
 /// How often an attribute may grow while it is being read.
 const ATTEMPTS: u32 = 4;
 
+/// As what XFS shows the POSIX ACLs once more to whoever may see `trusted.`: to remove one of these removes the ACL.
+const ACLS_OF_XFS: &[u8] = b"trusted.SGI_ACL_";
+/// Labels that a kernel with SELinux or Smack gives to all that is made, and lets nobody take away.
+const LABELS: [&[u8]; 2] = [b"security.selinux", b"security.SMACK64"];
+
 /// It is read and written: `user.`, `trusted.`, `security.` and the two POSIX ACLs. What else there is belongs to the file
 /// system (`ceph.`, other `system.`), and setting it would reach beyond the entry.
 pub fn is_carried(name: &[u8]) -> bool {
-    is_acl(name) || [b"user.".as_slice(), b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
+    let spaces = [b"user.".as_slice(), b"trusted.", b"security."];
+    is_acl(name) || spaces.iter().any(|space| name.starts_with(space)) && !name.starts_with(ACLS_OF_XFS)
+}
+
+/// Where a stream has none, that of the target stays.
+pub(super) fn is_label(name: &[u8]) -> bool {
+    LABELS.iter().any(|label| name.starts_with(label))
 }
 
 /// One of the two POSIX ACLs.

@@ -10,7 +10,7 @@ use super::keep::{Already, Keep, Prepared, Run};
 use crate::flow::Ending;
 use crate::format::{Digest, Header, Time};
 use crate::host::record::{HeldState, Progress, Receiving, Record, RecordFile, standing};
-use crate::host::stamp::{Between, Evidence};
+use crate::host::stamp::{Between, Birth, Evidence};
 use crate::host::tree::Dir;
 use crate::sink::dataset::marks::Marked;
 use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Standing, decide};
@@ -46,7 +46,8 @@ impl Keep for Directory {
         let mut keeper = Keeper::open(&self.path, self.trust)?;
         let standing = keeper.standing()?;
         let overrides = Overrides { rollback: false, replace: self.replace };
-        let plan = decide(&standing, NextStream::from(header), overrides).map_err(|fault| explain(fault, &standing.head))?;
+        let plan =
+            decide(&standing, NextStream::from(header), overrides).map_err(|fault| keeper.explain(fault, &standing.head))?;
         match plan.act {
             Act::Already => Ok(Prepared::Already(Box::new(Already { plan, marked: None, claim: keeper.root }))),
             act @ (Act::Create | Act::Clear | Act::Apply) if self.dry_run => Ok(Prepared::DryRun(act.would().to_owned())),
@@ -61,11 +62,6 @@ impl Keep for Directory {
     }
 }
 
-fn explain(fault: Fault, head: &Head) -> Fault {
-    let is_changed = *head == Head::WrittenSince;
-    if is_changed { fault.hint("--trust takes it as it is, if you know that nobody changed it") } else { fault }
-}
-
 /// A directory that was looked at, and is held for us alone if it exists.
 struct Keeper {
     /// Free of links, as far as it exists.
@@ -76,6 +72,8 @@ struct Keeper {
     record: Option<Record>,
     /// Nobody changed it since its record was made: the user knows.
     trust: bool,
+    /// Its record is of another directory.
+    is_another: bool,
 }
 
 impl Keeper {
@@ -105,7 +103,7 @@ impl Keeper {
         }
         let records = RecordFile::beside(&path);
         let record = records.read()?;
-        Ok(Keeper { path, root: Some(root), records, record, trust })
+        Ok(Keeper { path, root: Some(root), records, record, trust, is_another: false })
     }
 
     /// A directory that is to be made. What a record says of one that is gone is over.
@@ -115,24 +113,37 @@ impl Keeper {
         let parent = parent.canonicalize().map_err(|error| Fault::io(parent.display(), &error))?;
         let path = parent.join(path.file_name().ok_or_else(no_name)?);
         let records = RecordFile::beside(&path);
-        Ok(Keeper { path, root: None, records, record: None, trust })
+        Ok(Keeper { path, root: None, records, record: None, trust, is_another: false })
     }
 
     /// What decides about the next stream.
     fn standing(&mut self) -> Result<Standing, Fault> {
         let Some(root) = &mut self.root else { return Ok(standing(Head::Absent, None, None)) };
-        let now = root.evidence()?;
+        let (now, birth) = (root.evidence()?, root.birth()?);
         let trusted = |record: &Record| self.trust && record.held.is_some();
-        let ours = self.record.as_ref().filter(|record| is_same(&record.seen, &now) || trusted(record));
+        let ours = self.record.as_ref().filter(|record| is_of(record, &now, &birth) || trusted(record));
         let head = match ours {
             Some(record) if trusted(record) => record.head(Between::Untouched),
             Some(record) => record.head(record.seen.between(&now)),
             None => Head::Foreign,
         };
-        // Where a run was broken off, somebody may have emptied it: then nothing is there that an increment could begin from.
-        let is_blank = matches!(head, Head::Receiving(_) | Head::Foreign) && root.is_empty()?;
-        let head = if is_blank { Head::Blank } else { head };
+        // Where a run was broken off, somebody may have emptied it: then nothing is there that an increment could begin from. But
+        // an empty directory in the place of one that holds something may be where that is mounted at other times.
+        self.is_another = self.record.is_some() && ours.is_none();
+        let may_be_new = matches!(head, Head::Receiving(_)) || head == Head::Foreign && !self.is_another;
+        let head = if may_be_new && root.is_empty()? { Head::Blank } else { head };
         Ok(standing(head, ours, None))
+    }
+
+    fn explain(&self, fault: Fault, head: &Head) -> Fault {
+        match head {
+            Head::WrittenSince => fault.hint("--trust takes it as it is, if you know that nobody changed it"),
+            Head::Foreign if self.is_another => fault.hint(format!(
+                "the record {} is of another directory: is the right disk mounted here?",
+                self.records.path().display()
+            )),
+            Head::Absent | Head::Blank | Head::Receiving(_) | Head::AtMark | Head::Foreign => fault,
+        }
     }
 
     /// Writes down that a run begins, and empties the root for a whole stream. What an earlier run of the same stream has done.
@@ -148,7 +159,7 @@ impl Keeper {
         let before = before(earlier.as_ref());
         let progress = match earlier {
             Some(progress) => progress,
-            None => Progress { modified: root.meta()?.modified, plan: None },
+            None => Progress { modified: root.meta()?.modified, birth: root.birth()?, plan: None },
         };
         let mut run = Recorded { path: self.path, records: self.records, root, receiving: Receiving::of(header), held, progress };
         run.say()?;
@@ -159,9 +170,11 @@ impl Keeper {
     }
 }
 
-/// It is the directory that was looked at then.
-fn is_same(before: &Evidence, now: &Evidence) -> bool {
-    matches!((before, now), (Evidence::File(before), Evidence::File(now)) if before.inode == now.inode)
+/// It is the directory that the record is of. Of one that holds a state the times tell the rest.
+fn is_of(record: &Record, now: &Evidence, birth: &Birth) -> bool {
+    let progress = record.receiving.as_ref().and_then(|run| run.directory.as_ref());
+    let fits = progress.is_none_or(|progress| progress.birth.fits(birth));
+    fits && matches!((&record.seen, now), (Evidence::File(before), Evidence::File(now)) if before.inode == now.inode)
 }
 
 fn create(path: &Path) -> Result<Dir, Fault> {

@@ -5,7 +5,7 @@ use super::differences::Differences;
 use super::file::Unfinished;
 use super::way::Way;
 use crate::format::{Change, Digest, Entry, Name, Time, TreePath};
-use crate::host::tree::{Dir, Kind};
+use crate::host::tree::{Dir, Kind, SNAPSHOTS};
 use crate::state::{Class, Fault};
 
 /// How far an earlier run of the very same stream has come.
@@ -27,6 +27,8 @@ pub(super) struct Entries {
     pub(super) differences: Differences,
     /// What ZFS keeps in the root.
     control: Option<Name>,
+    /// CephFS has `.snap` in every directory.
+    is_cephfs: bool,
     before: Before,
     done: u64,
 }
@@ -46,8 +48,8 @@ impl Entries {
     /// Below this root.
     pub fn new(root: Dir, before: Before, differences: Differences) -> Result<Entries, Fault> {
         let aside = Aside::open(&root, before != Before::Nothing)?;
-        let (control, is_served) = (root.control()?, root.is_served()?);
-        Ok(Entries { way: Way::new(root, is_served), aside, file: None, differences, control, before, done: 0 })
+        let (control, is_served, is_cephfs) = (root.control()?, root.is_served()?, root.cluster_fsid()?.is_some());
+        Ok(Entries { way: Way::new(root, is_served), aside, file: None, differences, control, is_cephfs, before, done: 0 })
     }
 
     /// Refuses a root that holds what would be in our way.
@@ -63,6 +65,11 @@ impl Entries {
     /// Refuses a path that is not the stream's to name.
     fn check_path(&self, path: &TreePath) -> Result<(), Fault> {
         aside::check(path)?;
+        // To make a directory in it, or to remove one, would be to take or remove a snapshot.
+        if self.is_cephfs && path.names().iter().any(|name| name.as_bytes() == SNAPSHOTS) {
+            let what = "the stream has an entry .snap, and there CephFS keeps the snapshots of a directory";
+            return Err(Fault::new(Class::Exists, what).hint("rename it at the source"));
+        }
         match (path.names().first(), &self.control) {
             (Some(first), Some(control)) if first == control => {
                 let what = "the stream has an entry .zfs in its root, and there ZFS keeps the snapshots of the target";

@@ -158,6 +158,8 @@ impl Way {
             Some(wanted) => dir.set_own_attributes(wanted, differences.all())?,
             None => reset(dir, locked.unwrap_or(dir.meta()?.mode), modified)?,
         };
+        // Even where nothing in it was changed: a copy of the file system from before, or one that was rolled back, looks otherwise.
+        dir.touch()?;
         differences.take(&TreePath::ROOT, unset)
     }
 }

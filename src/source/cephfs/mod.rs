@@ -102,7 +102,8 @@ impl CephfsChanged {
             (options.notes)(&path.display().to_string(), text);
         }
         let (runs, linked) = memory.map_or((0, Vec::new()), |memory| (memory.runs.saturating_add(1), memory.linked.clone()));
-        let lacks = memory.is_some_and(|memory| memory.lacks);
+        // What an earlier list left out is missing, whether or not that was the last one that was applied.
+        let lacks = from.is_some() && options.memory.as_ref().is_some_and(|memory| memory.lacks);
         let anchor = memory.and_then(|memory| memory.anchor.clone());
         let mut changed = CephfsChanged {
             header,

@@ -4,11 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::format::{Id, Name, Time};
-use crate::host::tree::{Dir, ceph_inode};
+use crate::host::tree::{Dir, SNAPSHOTS, ceph_inode};
 use crate::state::{Class, Fault, State, StateList, cephfs_source, cephfs_state};
-
-/// The directory in which CephFS shows a directory's snapshots. No list shows it.
-const SNAPSHOTS: &[u8] = b".snap";
 
 /// A directory on CephFS.
 pub struct Place {

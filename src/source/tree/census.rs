@@ -26,6 +26,11 @@ impl Census {
         self.0 = self.0.wrapping_add(u128::from_le_bytes(sum));
     }
 
+    /// Refuses a tree of which it is not the sum any more.
+    pub(super) fn confirm(self, side: &Side) -> Result<(), Fault> {
+        if Census::of(side)? == self { Ok(()) } else { Err(side.changed(&TreePath::ROOT, "changed")) }
+    }
+
     /// Of a whole tree, by walking it.
     pub(super) fn of(side: &Side) -> Result<Census, Fault> {
         let mut census = Census::default();

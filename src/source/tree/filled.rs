@@ -11,7 +11,7 @@ use super::side::{Found, Side};
 use crate::flow::{Ending, Source};
 use crate::format::{Beginning, Entry, Header, Id, Node, Object, Origin, Tree, TreeChange, TreePath, wire};
 use crate::host::limits;
-use crate::host::tree::{Dir, Kind};
+use crate::host::tree::{Dir, Kind, Meta};
 use crate::source::Decoder;
 use crate::state::{Class, Fault};
 
@@ -40,6 +40,22 @@ struct OpenFile {
     content: Comparison,
     /// To be said as soon as something differs; `None`: it was said.
     entry: Option<Box<Entry>>,
+    new: Again,
+    old: Option<Again>,
+}
+
+/// A file, to be looked at once more when it was read.
+struct Again {
+    path: TreePath,
+    /// The directory that it stands in.
+    dir: Dir,
+    meta: Meta,
+}
+
+impl Again {
+    fn unchanged(&self, side: &Side) -> Result<(), Fault> {
+        self.path.split().map_or(Ok(()), |(_, name)| side.unchanged(&self.dir, name, &self.path, &self.meta))
+    }
 }
 
 impl<R: Read> FilledList<R> {
@@ -85,20 +101,27 @@ impl<R: Read> FilledList<R> {
             self.way.push((entry.path.clone(), old_path.clone()));
         }
         let sides = self.sides.as_ref().ok_or_else(out_of_turn)?;
-        let found = stands(&sides.new, &entry)?;
+        let (found, dir) = stands(&sides.new, &entry)?;
         let before = match (&sides.old, &old_path) {
-            (Some(old), Some(path)) => Some((old, at(old, path)?.ok_or_else(|| old.changed(path, "vanished"))?)),
+            (Some(old), Some(path)) => Some((old, path, stood(old, path, &entry)?)),
             _ => None,
         };
         if found.meta.kind != Kind::File {
             self.said.push_back(TreeChange::Entry(Box::new(entry)));
             return Ok(());
         }
-        let differs = before.as_ref().is_none_or(|(_, old)| {
+        let differs = before.as_ref().is_none_or(|(_, _, (old, _))| {
             entry.origin != Origin::Kept || old.meta.size != found.meta.size || old.attributes != found.attributes
         });
-        let old = before.map(|(side, old)| opened(side, &entry.path, old)).transpose()?;
-        let content = Comparison::new(opened(&sides.new, &entry.path, found)?, old);
+        let new = Again { path: entry.path.clone(), dir, meta: found.meta };
+        let (old_content, old) = match before {
+            Some((side, path, (found, dir))) => {
+                let again = Again { path: path.clone(), dir, meta: found.meta };
+                (Some(opened(side, path, found)?), Some(again))
+            }
+            None => (None, None),
+        };
+        let content = Comparison::new(opened(&sides.new, &entry.path, found)?, old_content);
         let entry = Box::new(entry);
         let entry = if differs {
             self.said.push_back(TreeChange::Entry(entry));
@@ -106,7 +129,7 @@ impl<R: Read> FilledList<R> {
         } else {
             Some(entry)
         };
-        self.file = Some(OpenFile { content, entry });
+        self.file = Some(OpenFile { content, entry, new, old });
         Ok(())
     }
 
@@ -135,7 +158,12 @@ impl<R: Read> FilledList<R> {
                 self.said.extend(file.entry.take().map(TreeChange::Entry));
                 self.said.push_back(TreeChange::Extent(extent));
             }
-            None => self.file = None,
+            None => {
+                if let Some((OpenFile { new, old, .. }, sides)) = self.file.take().zip(self.sides.as_ref()) {
+                    new.unchanged(&sides.new)?;
+                    old.zip(sides.old.as_ref()).map_or(Ok(()), |(old, side)| old.unchanged(side))?;
+                }
+            }
         }
         Ok(())
     }
@@ -154,21 +182,33 @@ fn open(path: &[u8], state: Option<Id>) -> Result<Side, Fault> {
     }
 }
 
-/// What stands at an entry's path, which has to be what the list says.
-fn stands(side: &Side, entry: &Entry) -> Result<Found, Fault> {
-    let found = at(side, &entry.path)?.ok_or_else(|| side.changed(&entry.path, "vanished"))?;
+/// What stands at an entry's path, which has to be what the list says; and the directory that it stands in.
+fn stands(side: &Side, entry: &Entry) -> Result<(Found, Dir), Fault> {
+    let (found, dir) = at(side, &entry.path)?.ok_or_else(|| side.changed(&entry.path, "vanished"))?;
     let told = match &entry.node {
         Node::File { size, .. } => Node::File { size: *size, old_size: 0 },
         node => node.clone(),
     };
-    if found.node == told && found.attributes == entry.attributes { Ok(found) } else { Err(side.changed(&entry.path, "changed")) }
+    let is_as_told = found.node == told && found.attributes == entry.attributes;
+    if is_as_told { Ok((found, dir)) } else { Err(side.changed(&entry.path, "changed")) }
 }
 
-fn at(side: &Side, path: &TreePath) -> Result<Option<Found>, Fault> {
-    let Some((parents, name)) = path.split() else { return side.root().map(Some) };
-    let dir: Dir = side.open_at(parents)?;
+/// What stood at a path of the old tree, which has to have been as large as the list says.
+fn stood(side: &Side, path: &TreePath, entry: &Entry) -> Result<(Found, Dir), Fault> {
+    let (found, dir) = at(side, path)?.ok_or_else(|| side.changed(path, "vanished"))?;
+    match entry.node {
+        Node::File { old_size, .. } if found.meta.kind == Kind::File && found.meta.size != old_size => {
+            Err(side.changed(path, "changed"))
+        }
+        _ => Ok((found, dir)),
+    }
+}
+
+fn at(side: &Side, path: &TreePath) -> Result<Option<(Found, Dir)>, Fault> {
+    let Some((parents, name)) = path.split() else { return Ok(Some((side.root()?, side.open_at(&[])?))) };
+    let dir = side.open_at(parents)?;
     let Some(meta) = side.look(&dir, name)? else { return Ok(None) };
-    side.find(&dir, name, meta, true)
+    Ok(side.find(&dir, name, meta, true)?.map(|found| (found, dir)))
 }
 
 fn opened(side: &Side, path: &TreePath, found: Found) -> Result<Content, Fault> {

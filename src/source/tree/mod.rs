@@ -66,7 +66,7 @@ impl TreeFiles {
         limits::many_open_files();
         let side = Side::open(path, options.live, options.one_file_system)?;
         let names = Names { source: name(path), from: Vec::new(), to: name(path) };
-        Ok(TreeFiles::new(None, names, Walk::new(side, None, !options.live)))
+        TreeFiles::new(None, names, Walk::new(side, None, !options.live))
     }
 
     /// What differs from the tree at `base`, which is read to its end first, to learn its state; `slow` is called when that
@@ -87,7 +87,7 @@ impl TreeFiles {
         let names = Names { source: name(path), from: name(base), to: name(path) };
         let content = if trust_times { Compared::BytesUnlessAsOld(None) } else { Compared::Bytes };
         let since = Since { side: old, identity, plan, content, census };
-        Ok(TreeFiles::new(Some(from), names, Walk::new(side, Some(since), !live && !trust_times)))
+        TreeFiles::new(Some(from), names, Walk::new(side, Some(since), !live && !trust_times))
     }
 
     /// The one state that this tree can be sent in, after reading all of it.
@@ -97,10 +97,11 @@ impl TreeFiles {
         Ok(State { id, seconds: walked.seen.newest, bytes: walked.seen.bytes, name: name(path) })
     }
 
-    fn new(from: Option<Id>, names: Names, walk: Walk) -> TreeFiles {
+    fn new(from: Option<Id>, names: Names, mut walk: Walk) -> Result<TreeFiles, Fault> {
+        walk.census = walk.may_change()?.then(Census::default);
         let mut header = Header::new(tree_source(), from, None, names);
         Tree::mark(&mut header);
-        TreeFiles { header, tree: Tree::new(), walk }
+        Ok(TreeFiles { header, tree: Tree::new(), walk })
     }
 }
 
@@ -118,7 +119,9 @@ impl Source<Tree> for TreeFiles {
     }
 
     fn finish(&mut self) -> Result<Ending, Fault> {
-        Ok(Ending { to: self.walk.finish()?.map(|root| tree_state(root.finish())), digest: None })
+        let root = self.walk.finish()?;
+        self.walk.stayed()?;
+        Ok(Ending { to: root.map(|root| tree_state(root.finish())), digest: None })
     }
 }
 

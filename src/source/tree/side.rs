@@ -115,6 +115,11 @@ impl Side {
         Ok(Some(cephfs_state(&fsid, self.ceph_root()?, taken)))
     }
 
+    /// Somebody could change it, and must not.
+    pub fn may_change(&self) -> Result<bool, Fault> {
+        Ok(!self.live && self.taken.is_none() && !self.root.is_read_only()?)
+    }
+
     pub fn is_live(&self) -> bool {
         self.live
     }

@@ -140,6 +140,17 @@ impl Walk {
         Ok(self.root.take())
     }
 
+    /// Somebody could change the tree, and must not.
+    pub fn may_change(&self) -> Result<bool, Fault> {
+        self.side.may_change()
+    }
+
+    /// Looks once more at all of the tree. Each directory was looked at when it was left; but what went from one that was not yet
+    /// read to one that was is in neither.
+    pub fn stayed(&self) -> Result<(), Fault> {
+        self.census.map_or(Ok(()), |before| before.confirm(&self.side))
+    }
+
     /// The tree, and the one it is compared with.
     pub fn sides(&self) -> impl Iterator<Item = &Side> {
         [&self.side].into_iter().chain(self.since.as_ref().map(|since| &since.side))

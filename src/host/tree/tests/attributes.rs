@@ -212,3 +212,21 @@ fn what_the_system_refuses_is_told_with_its_reason() {
     let after = fs::metadata(place.path().join("file")).unwrap();
     assert_eq!((before.ctime(), before.ctime_nsec()), (after.ctime(), after.ctime_nsec()));
 }
+
+#[test]
+fn a_label_of_the_targets_own_is_no_difference() {
+    if !is_root("a_label_of_the_targets_own_is_no_difference") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let directory = root(place.path());
+    directory.make_file(&name("file")).unwrap();
+    let plain = read(&directory, &name("file"));
+    let labelled = Attributes { xattrs: xattrs(&[("security.selinux", b"a label")]), ..plain.clone() };
+    assert_eq!(directory.set_attributes(&name("file"), &labelled, true).unwrap(), []);
+    // Nobody may remove it; and where a stream knows of none, nothing is missing without rights, either.
+    for privileged in [true, false] {
+        assert_eq!(directory.set_attributes(&name("file"), &plain, privileged).unwrap(), []);
+        assert_eq!(read(&directory, &name("file")), labelled);
+    }
+}

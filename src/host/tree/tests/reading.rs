@@ -189,7 +189,17 @@ fn attributes_of_the_file_system_are_not_the_users() {
     for carried in ["user.x", "trusted.x", "security.capability", "system.posix_acl_access", "system.posix_acl_default"] {
         assert!(is_carried(carried.as_bytes()), "{carried}");
     }
-    for left in ["ceph.dir.layout", "ceph.quota.max_bytes", "system.nfs4_acl", "system.posix_acl", "os2.x", "username", ""] {
+    for left in [
+        "trusted.SGI_ACL_FILE",
+        "trusted.SGI_ACL_DEFAULT",
+        "ceph.dir.layout",
+        "ceph.quota.max_bytes",
+        "system.nfs4_acl",
+        "system.posix_acl",
+        "os2.x",
+        "username",
+        "",
+    ] {
         assert!(!is_carried(left.as_bytes()), "{left}");
     }
 }
