@@ -298,6 +298,8 @@ fn what_others_put_there_is_replaced_only_if_asked() {
     for stream in [&first, &second] {
         assert!(bed.refuse(stream, &["--all"], 4, "foreign").contains("is the right disk mounted here?"));
     }
+    let states = StateList { states: vec![State { id: id(9), seconds: 0, bytes: 0, name: b"s9".to_vec() }] }.to_text();
+    assert!(bed.refuse(states.as_bytes(), &["--common"], 4, "foreign").contains("is the right disk mounted here?"));
     bed.accept(&first, &["--all", "--replace"]);
     assert_eq!(bed.listing(), listing_after(&[&first]));
     fs::remove_dir_all(&bed.target).unwrap();

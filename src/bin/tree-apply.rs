@@ -84,7 +84,7 @@ impl Tool for Args {
             }
             None => {
                 let directory = Directory { path: self.path.unwrap_or_default(), replace, trust, dry_run };
-                if self.common { cli::common(&directory.standing()?) } else { apply(directory, all, progress) }
+                if self.common { directory.ask(cli::common) } else { apply(directory, all, progress) }
             }
         }
     }

@@ -29,9 +29,11 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// What it holds; it is claimed for the moment of the look.
-    pub fn standing(&self) -> Result<Standing, Fault> {
-        Keeper::open(&self.path, self.trust)?.standing()
+    /// Asks something of what it holds; it is claimed for the moment of the look.
+    pub fn ask(&self, ask: impl FnOnce(&Standing) -> Result<(), Fault>) -> Result<(), Fault> {
+        let mut keeper = Keeper::open(&self.path, self.trust)?;
+        let standing = keeper.standing()?;
+        ask(&standing).map_err(|fault| keeper.explain(fault))
     }
 }
 
@@ -46,8 +48,7 @@ impl Keep for Directory {
         let mut keeper = Keeper::open(&self.path, self.trust)?;
         let standing = keeper.standing()?;
         let overrides = Overrides { rollback: false, replace: self.replace };
-        let plan =
-            decide(&standing, NextStream::from(header), overrides).map_err(|fault| keeper.explain(fault, &standing.head))?;
+        let plan = decide(&standing, NextStream::from(header), overrides).map_err(|fault| keeper.explain(fault))?;
         match plan.act {
             Act::Already => Ok(Prepared::Already(Box::new(Already { plan, marked: None, claim: keeper.root }))),
             act @ (Act::Create | Act::Clear | Act::Apply) if self.dry_run => Ok(Prepared::DryRun(act.would().to_owned())),
@@ -135,14 +136,15 @@ impl Keeper {
         Ok(standing(head, ours, None))
     }
 
-    fn explain(&self, fault: Fault, head: &Head) -> Fault {
-        match head {
-            Head::WrittenSince => fault.hint("--trust takes it as it is, if you know that nobody changed it"),
-            Head::Foreign if self.is_another => fault.hint(format!(
-                "the record {} is of another directory: is the right disk mounted here?",
-                self.records.path().display()
-            )),
-            Head::Absent | Head::Blank | Head::Receiving(_) | Head::AtMark | Head::Foreign => fault,
+    /// A refusal, with what a directory can be told of it.
+    fn explain(&self, fault: Fault) -> Fault {
+        if fault.class == Class::WrittenSince {
+            fault.hint("--trust takes it as it is, if you know that nobody changed it")
+        } else if fault.class == Class::Foreign && self.is_another {
+            let record = self.records.path().display();
+            fault.hint(format!("the record {record} is of another directory: is the right disk mounted here?"))
+        } else {
+            fault
         }
     }
 
