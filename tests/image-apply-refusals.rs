@@ -72,6 +72,28 @@ fn what_others_did_to_the_target_is_noticed() {
 }
 
 #[test]
+fn another_file_of_the_same_number_is_not_the_one_that_a_cut_run_was_in() {
+    let bed = Bed::new();
+    let stream = whole(&[1; 200_000]);
+    bed.refuse(&stream[..stream.len() / 2], &[], 3, "truncated");
+    // As if the file had been removed, and what was made next had got its number.
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(bed.record_file()).unwrap()).unwrap();
+    let real = record["receiving"]["birth"]["time"][0].take();
+    assert!(real.is_u64(), "this file system does not say when a file was made");
+    for (made, is_ours) in [(1.into(), false), (real, true)] {
+        record["receiving"]["birth"]["time"][0] = made;
+        fs::write(bed.record_file(), record.to_string()).unwrap();
+        if is_ours {
+            bed.accept(&stream, &[]);
+        } else {
+            fs::write(&bed.target, b"theirs").unwrap();
+            bed.refuse(&stream, &[], 4, "foreign");
+            assert!(bed.content() == b"theirs");
+        }
+    }
+}
+
+#[test]
 fn the_user_may_know_that_nobody_wrote() {
     let (old, new) = (vec![1; 20_000], vec![2; 20_000]);
     let bed = Bed::new();

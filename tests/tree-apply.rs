@@ -314,13 +314,13 @@ fn another_directory_of_the_same_number_is_not_the_one_that_a_cut_run_was_in() {
     fs::write(bed.target.join("theirs"), "x").unwrap();
     // As if it had been made at another time: the root of another disk, or what was made under a number that was free again.
     let mut record: serde_json::Value = serde_json::from_str(&bed.record()).unwrap();
-    let real = record["receiving"]["directory"]["birth"]["time"][0].take();
+    let real = record["receiving"]["birth"]["time"][0].take();
     assert!(real.is_u64(), "this file system does not say when a directory was made: {}", bed.record());
-    record["receiving"]["directory"]["birth"]["time"][0] = 1.into();
+    record["receiving"]["birth"]["time"][0] = 1.into();
     fs::write(bed.record_file(), record.to_string()).unwrap();
     bed.refuse(&first, &["--all"], 4, "foreign");
     assert!(bed.target.join("theirs").exists());
-    record["receiving"]["directory"]["birth"]["time"][0] = real;
+    record["receiving"]["birth"]["time"][0] = real;
     fs::write(bed.record_file(), record.to_string()).unwrap();
     bed.accept(&first, &["--all"]);
     assert_eq!(bed.listing(), listing_after(&[&first]));

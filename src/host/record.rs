@@ -60,6 +60,9 @@ pub struct Receiving {
     /// Of a directory: what the same stream must know to go on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub directory: Option<Progress>,
+    /// Of the very file or directory that is being written, whose times tell nothing meanwhile.
+    #[serde(default)]
+    pub birth: Birth,
 }
 
 /// How far a run has come in a directory.
@@ -68,9 +71,6 @@ pub struct Receiving {
 pub struct Progress {
     /// When names in the root had changed before the run; for a stream that does not speak of the root.
     pub modified: Time,
-    /// Of the very directory that is being written.
-    #[serde(default)]
-    pub birth: Birth,
     /// All that is gone was carried out, durably; and what that was.
     #[serde(with = "optional_text", skip_serializing_if = "Option::is_none", default)]
     pub plan: Option<Digest>,
@@ -119,9 +119,9 @@ impl Record {
 
 impl Receiving {
     /// The run of this stream, at its beginning.
-    pub fn of(header: &Header) -> Receiving {
+    pub fn of(header: &Header, birth: Birth) -> Receiving {
         let (stream, from, to) = (header.stream(), header.from, header.to);
-        Receiving { stream, from, to, checkpoint: None, stale_from: None, directory: None }
+        Receiving { stream, from, to, checkpoint: None, stale_from: None, directory: None, birth }
     }
 }
 
@@ -308,6 +308,7 @@ mod tests {
             checkpoint: Some("-,9=0".into()),
             stale_from: Some(4096),
             directory: None,
+            birth: Birth::default(),
         });
         for held in
             [None, Some(HeldState { source: id, id, name: "mon".into(), size: 77, digest: Some(Digest([7; 32])), lacks: true })]

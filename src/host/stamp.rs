@@ -44,8 +44,8 @@ impl FileStamp {
     }
 }
 
-/// What tells a directory from another one of the same inode number: file systems number from the same beginning, so that the
-/// roots of two disks have one number, and give the number of what was removed to what is made next.
+/// What tells a file or directory from another one of the same inode number: file systems number from the same beginning, so
+/// that the roots of two disks have one number, and give the number of what was removed to what is made next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Birth {
@@ -57,14 +57,14 @@ pub struct Birth {
 }
 
 impl Birth {
-    /// From a fresh look at a directory, and the id of its file system.
-    pub fn of(directory: &Metadata, file_system: u64) -> Birth {
-        let made = directory.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    /// From a fresh look, and the id of the file system.
+    pub fn of(meta: &Metadata, file_system: u64) -> Birth {
+        let made = meta.created().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let time = made.map(|time| (time.as_secs(), time.subsec_nanos())).filter(|time| *time != (0, 0));
         Birth { time, file_system }
     }
 
-    /// Nothing speaks against these being one directory, if their numbers are the same.
+    /// Nothing speaks against these being of one thing, if their numbers are the same.
     pub fn fits(&self, other: &Birth) -> bool {
         match (self.time, other.time) {
             (Some(time), Some(other)) => time == other,

@@ -232,7 +232,7 @@ impl Writing {
             (Act::Apply | Act::Already, true) => before.and_then(|run| run.stale_from),
             (_, false) => None,
         };
-        let run = Receiving { stale_from: defined, ..Receiving::of(header) };
+        let run = Receiving { stale_from: defined, ..Receiving::of(header, target.birth()?) };
         if act != Act::Apply
             && let Some(record) = &mut target.record
         {

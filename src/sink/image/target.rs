@@ -11,7 +11,7 @@ use crate::host::device::{Device, Zeroing};
 use crate::host::holes::is_blank;
 use crate::host::lasting::{lasting_name, loop_over};
 use crate::host::record::{Record, RecordFile, standing};
-use crate::host::stamp::{Between, Evidence};
+use crate::host::stamp::{Between, Birth, Evidence};
 use crate::state::{Checkpoint, Class, ContentRoot, Fault, Head, Held, Resumable, Standing, file_state};
 
 /// Bytes that are read at once.
@@ -132,7 +132,11 @@ impl Target {
     /// It is not the file that the record was made for. The name of a device was compared before.
     fn is_another(&self, record: &Record) -> Result<bool, Fault> {
         match (&record.seen, self.evidence()?) {
-            (Evidence::File(before), Evidence::File(now)) => Ok(before.inode != now.inode && !self.trusted(record)?),
+            (Evidence::File(before), Evidence::File(now)) => {
+                let birth = self.birth()?;
+                let is_same = before.inode == now.inode && record.receiving.as_ref().is_none_or(|run| run.birth.fits(&birth));
+                Ok(!is_same && !self.trusted(record)?)
+            }
             (Evidence::Device { .. }, Evidence::Device { .. }) => Ok(false),
             _ => Ok(true),
         }
@@ -159,6 +163,12 @@ impl Target {
             Ok(meta) if (meta.ino(), meta.dev()) == (held.ino(), held.dev()) => Ok(()),
             _ => Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written")),
         }
+    }
+
+    /// What tells a file from another one of the same number. Its record lies on the same file system; and a device has a name.
+    pub fn birth(&self) -> Result<Birth, Fault> {
+        let file = self.device.as_ref().filter(|_| !self.is_block);
+        file.map_or(Ok(Birth::default()), |file| Ok(Birth::of(&look(file)?, 0)))
     }
 
     /// A fresh look at it.

@@ -161,9 +161,10 @@ impl Keeper {
         let before = before(earlier.as_ref());
         let progress = match earlier {
             Some(progress) => progress,
-            None => Progress { modified: root.meta()?.modified, birth: root.birth()?, plan: None },
+            None => Progress { modified: root.meta()?.modified, plan: None },
         };
-        let mut run = Recorded { path: self.path, records: self.records, root, receiving: Receiving::of(header), held, progress };
+        let receiving = Receiving::of(header, root.birth()?);
+        let mut run = Recorded { path: self.path, records: self.records, root, receiving, held, progress };
         run.say()?;
         if act != Act::Apply {
             run.root.clear()?;
@@ -174,8 +175,7 @@ impl Keeper {
 
 /// It is the directory that the record is of. Of one that holds a state the times tell the rest.
 fn is_of(record: &Record, now: &Evidence, birth: &Birth) -> bool {
-    let progress = record.receiving.as_ref().and_then(|run| run.directory.as_ref());
-    let fits = progress.is_none_or(|progress| progress.birth.fits(birth));
+    let fits = record.receiving.as_ref().is_none_or(|run| run.birth.fits(birth));
     fits && matches!((&record.seen, now), (Evidence::File(before), Evidence::File(now)) if before.inode == now.inode)
 }
 
