@@ -81,6 +81,52 @@ fn an_increment_keeps_its_names_and_gets_its_ids_from_a_list() {
 }
 
 #[test]
+fn a_list_that_knows_another_size_of_a_snapshot_is_of_another_one() {
+    let mut source = Given::new(1, 2, (1 << 20, 2 << 20), vec![data(4096, vec![7; 4096])]);
+    source.header.names.from = b"mon".to_vec();
+    source.header.names.to = b"tue".to_vec();
+    let diff = ok(convert(&["--to", "rbd-diff-v1"], &encoded(&mut source)));
+    let state = |n, name: &str, bytes| State { id: id(n), seconds: 0, bytes, name: name.into() };
+    let list = tempfile::NamedTempFile::new().unwrap();
+    for (bytes, fits) in [(2 << 20, true), (3 << 20, false)] {
+        let states = StateList { states: vec![state(1, "mon", 1 << 20), state(2, "tue", bytes)] };
+        std::fs::write(&list, states.to_text()).unwrap();
+        let output = convert(&["--from", "rbd-diff-v1", "--states", list.path().to_str().unwrap()], &diff);
+        assert_eq!(
+            (output.status.success(), complaint(&output).contains("[wrong-base]")),
+            (fits, !fits),
+            "{}",
+            complaint(&output)
+        );
+    }
+}
+
+#[test]
+fn a_whole_diff_speaks_of_every_byte() {
+    // The image that it is applied to may hold something: gaps would keep it.
+    let image = image(3);
+    let diff = ok(convert(&["--to", "rbd-diff-v1"], &whole(&image)));
+    let number = |at: usize| u64::from_le_bytes(diff[at..at + 8].try_into().unwrap());
+    let (mut at, mut said) = (b"rbd diff v1\n".len(), 0);
+    loop {
+        let tag = diff[at];
+        at += 1;
+        match tag {
+            b't' => at += 4 + usize::try_from(u32::from_le_bytes(diff[at..at + 4].try_into().unwrap())).unwrap(),
+            b's' => at += 8,
+            b'w' | b'z' => {
+                assert_eq!(number(at), said, "a gap");
+                said += number(at + 8);
+                at += 16 + if tag == b'w' { usize::try_from(number(at + 8)).unwrap() } else { 0 };
+            }
+            b'e' => break,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!((said, at), (image.len() as u64, diff.len()));
+}
+
+#[test]
 fn what_is_cut_is_not_sealed_on_either_side() {
     let stream = since(&image(1), &image(2));
     let diff = ok(convert(&["--to", "rbd-diff-v1"], &whole(&image(1))));

@@ -5,14 +5,16 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::apply::{DIFF, apply};
 use common::complaint;
 use common::loop_device::Loop;
 use common::streams::{generations, since, whole};
+use siphon::sink::image::STATE_DIR;
 use tempfile::TempDir;
 
 /// A block device of this size full of 0xFF, and where records of it go.
@@ -104,4 +106,36 @@ fn a_mounted_device_is_refused() {
         assert_eq!(output.status.code(), Some(4), "{}", complaint(&output));
         assert!(complaint(&output).contains("[mounted]"), "{}", complaint(&output));
     }
+}
+
+#[test]
+fn a_device_that_a_cut_run_left_is_not_sent() {
+    let Some((dir, _, device)) = device(3 << 20) else { return };
+    let stream = whole(&generations()[0]);
+    // Its record is where all records of devices are.
+    let cut = apply(&stream[..stream.len() - 9], &["--replace"], Path::new(&device.0));
+    let sent = Command::new(DIFF).arg(&device.0).output().unwrap();
+    let ours = dir.path().file_name().unwrap().to_string_lossy().into_owned();
+    for record in fs::read_dir(STATE_DIR).unwrap().flatten() {
+        if record.file_name().to_string_lossy().contains(&ours) {
+            fs::remove_file(record.path()).unwrap();
+        }
+    }
+    assert_eq!(cut.status.code(), Some(3), "{}", complaint(&cut));
+    assert!(sent.status.code() == Some(4) && complaint(&sent).contains("[unfinished]"), "{}", complaint(&sent));
+}
+
+#[test]
+fn what_waits_in_the_page_cache_of_a_device_that_is_read_is_noticed() {
+    let Some((_dir, _, device)) = device(16 << 20) else { return };
+    let mut tool = Command::new(DIFF).arg(&device.0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = tool.stdout.take().unwrap();
+    let mut stream = vec![0; 4096];
+    stdout.read_exact(&mut stream).unwrap();
+    // As a virtual machine does, which claims nothing, and writes when it likes.
+    let other = OpenOptions::new().write(true).open(&device.0).unwrap();
+    other.write_all_at(b"!", 8192).unwrap();
+    stdout.read_to_end(&mut stream).unwrap();
+    let output = tool.wait_with_output().unwrap();
+    assert!(output.status.code() == Some(4) && complaint(&output).contains("[changed]"), "{}", complaint(&output));
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::apply::{APPLY, Bed, apply};
 use common::loop_device::Loop;
 use common::nights::Nights;
-use common::streams::{encoded, id};
+use common::streams::{Given, data, encoded, id};
 use common::{complaint, piped};
 use siphon::source::resumed::{self, History};
 use tempfile::TempDir;
@@ -83,6 +83,23 @@ fn a_target_that_was_touched_since_does_not_go_on() {
     OpenOptions::new().write(true).open(&bed.target).unwrap().write_all_at(b"by hand", 5000).unwrap();
     assert_eq!(common(&nights[..2], &bed.target, &[]), "", "it is begun anew");
     bed.refuse(&stream(&nights[..2], Some(&token)), &[], 4, "unfinished");
+    bed.accept(&stream(&nights[..2], None), &[]);
+    assert!(bed.content() == nights[1]);
+}
+
+#[test]
+fn an_increment_is_not_begun_again_over_what_others_wrote() {
+    let (bed, nights) = (Bed::new(), nights());
+    let size = nights[0].len() as u64;
+    let mib = |at: u64| data(at << 20, vec![9; 1 << 20]);
+    // All but one MiB.
+    let changes = (0..SIZE as u64 >> 20).filter(|at| *at != 50).map(mib).collect();
+    let increment = encoded(&mut Given::new(1, 2, (size, size), changes));
+    bed.accept(&stream(&nights[..1], None), &[]);
+    bed.refuse(&increment[..increment.len() * 9 / 10], &[], 3, "truncated");
+    assert!(bed.record().contains("checkpoint"), "{}", bed.record());
+    OpenOptions::new().write(true).open(&bed.target).unwrap().write_all_at(b"by hand", 50 << 20).unwrap();
+    bed.refuse(&increment, &[], 4, "unfinished");
     bed.accept(&stream(&nights[..2], None), &[]);
     assert!(bed.content() == nights[1]);
 }

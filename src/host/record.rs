@@ -14,6 +14,8 @@ use super::stamp::{Between, Birth, Evidence};
 use crate::format::{Digest, Header, Id, Time};
 use crate::state::{Class, Fault, Head, Held, Resumable, Standing, Unfinished, escape};
 
+/// Where the records of devices lie, unless told otherwise.
+pub const STATE_DIR: &str = "/var/lib/siphon/targets";
 /// The version that this code reads and writes.
 const VERSION: u32 = 1;
 /// A record is some hundred bytes and a name; nothing near this.

@@ -73,11 +73,9 @@ impl Birth {
     }
 }
 
-/// How much a block device was written to since it appeared.
+/// How much a block device was written to since it appeared. Not how often: to bring its cache to the medium counts there, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteCounters {
-    /// Writes and discards completed.
-    pub requests: u64,
     /// Sectors of 512 bytes written and discarded.
     pub sectors: u64,
 }
@@ -92,10 +90,7 @@ impl WriteCounters {
     fn parse(text: &str) -> Option<WriteCounters> {
         let columns: Vec<u64> = text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
         let column = |at: usize| columns.get(at).copied();
-        Some(WriteCounters {
-            requests: column(4)?.wrapping_add(column(11).unwrap_or(0)),
-            sectors: column(6)?.wrapping_add(column(13).unwrap_or(0)),
-        })
+        Some(WriteCounters { sectors: column(6)?.wrapping_add(column(13).unwrap_or(0)) })
     }
 }
 
@@ -173,10 +168,10 @@ mod tests {
 
     #[test]
     fn counters_prove_nothing_over_a_restart() {
-        let look = |boot: &str, disk, requests| Evidence::Device {
+        let look = |boot: &str, disk, sectors| Evidence::Device {
             boot: Some(boot.to_owned()),
             disk,
-            writes: Some(WriteCounters { requests, sectors: 8 * requests }),
+            writes: Some(WriteCounters { sectors }),
         };
         let before = look("a", Some(1), 5);
         assert_eq!(before.between(&before), Between::Untouched);
@@ -201,8 +196,8 @@ mod tests {
     #[test]
     fn writes_and_discards_count_reads_do_not() {
         let text = "  100 1 2 3  40 5 600 7 0 8 9  10 11 1200 13 14 15\n";
-        assert_eq!(WriteCounters::parse(text), Some(WriteCounters { requests: 50, sectors: 1800 }));
-        assert_eq!(WriteCounters::parse("1 2 3 4 5 6 7 8 9 10 11"), Some(WriteCounters { requests: 5, sectors: 7 }));
+        assert_eq!(WriteCounters::parse(text), Some(WriteCounters { sectors: 1800 }));
+        assert_eq!(WriteCounters::parse("1 2 3 4 5 6 7 8 9 10 11"), Some(WriteCounters { sectors: 7 }));
         assert_eq!(WriteCounters::parse(""), None);
     }
 }

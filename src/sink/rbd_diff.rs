@@ -15,7 +15,12 @@ pub struct RbdDiffFile<W: Write> {
 
 enum Stage<W: Write> {
     Waiting(Option<W>),
-    Writing(DiffWriter<W>),
+    Writing {
+        writer: DiffWriter<W>,
+        /// What is said so far of an image that is said whole, in bytes; and its size. A diff leaves out what it does not speak of,
+        /// and the image that it is applied to need not be a new one.
+        whole: Option<(u64, u64)>,
+    },
 }
 
 impl<W: Write> RbdDiffFile<W> {
@@ -48,13 +53,19 @@ impl<W: Write> Sink for RbdDiffFile<W> {
         if let Stage::Waiting(output) = &mut self.stage
             && let Some(output) = output.take()
         {
-            self.stage = Stage::Writing(DiffWriter::begin(output, self.version, &about).map_err(|error| failed(&error))?);
+            let whole = (header.is_whole() && self.version == Version::V1).then_some((0, image.new_size));
+            let writer = DiffWriter::begin(output, self.version, &about).map_err(|error| failed(&error))?;
+            self.stage = Stage::Writing { writer, whole };
         }
         Ok(())
     }
 
     fn change(&mut self, change: Change) -> Result<(), Fault> {
-        let Stage::Writing(writer) = &mut self.stage else { return Err(out_of_turn()) };
+        let Stage::Writing { writer, whole } = &mut self.stage else { return Err(out_of_turn()) };
+        if let Some((said, _)) = whole {
+            fill(writer, *said, change.offset())?;
+            *said = change.end();
+        }
         match &change {
             Change::Data(data) => writer.data(data.offset(), data.bytes()),
             Change::Zero { offset, len, .. } => writer.zero(*offset, *len),
@@ -64,10 +75,18 @@ impl<W: Write> Sink for RbdDiffFile<W> {
 
     fn commit(self, proof: Proof) -> Result<Proof, Fault> {
         match self.stage {
-            Stage::Writing(writer) => writer.finish().map(|()| proof).map_err(|error| failed(&error)),
+            Stage::Writing { mut writer, whole } => {
+                whole.map_or(Ok(()), |(said, size)| fill(&mut writer, said, size))?;
+                writer.finish().map(|()| proof).map_err(|error| failed(&error))
+            }
             Stage::Waiting(_) => Err(out_of_turn()),
         }
     }
+}
+
+/// All between these is zero.
+fn fill<W: Write>(writer: &mut DiffWriter<W>, from: u64, to: u64) -> Result<(), Fault> {
+    if from < to { writer.zero(from, to - from).map_err(|error| failed(&error)) } else { Ok(()) }
 }
 
 fn failed(error: &io::Error) -> Fault {

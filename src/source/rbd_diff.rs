@@ -62,6 +62,14 @@ impl<R: Read> RbdDiff<R> {
             return Err(Fault::new(Class::NotFound, format!("this diff begins from the snapshot {name}, whose id is not known"))
                 .hint("--states FILE tells ids: a list that `rbd-diff-stream --states` printed"));
         }
+        if let Some(state) = to.filter(|state| state.bytes != about.size) {
+            let (told, size) = (state.bytes, about.size);
+            return Err(Fault::new(
+                Class::WrongBase,
+                format!("the diff leads to {size} bytes, and the snapshot of that name in the list has {told}"),
+            )
+            .hint("the list has to be as old as the diff: it was taken anew since"));
+        }
         let name = |name: &Option<Vec<u8>>| name.clone().unwrap_or_default();
         let names = Names { source: Vec::new(), from: name(&about.from), to: name(&about.to) };
         let header = Header::new(identity.source, from.map(|state| state.id), to.map(|state| state.id), names);

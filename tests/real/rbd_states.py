@@ -276,6 +276,24 @@ def an_image_in_the_trash_or_in_migration_is_refused():
 
 
 @test
+def an_image_resized_by_hand_in_mid_run_is_not_committed():
+    """The lock does not keep that out: its owner, the run, is asked to do it by librbd, and does it."""
+    s = story()
+    for size in (SIZE + 512 + MiB, SIZE + 512 + 1):
+        t = s.target("a")
+        run, stream = t.start(), s("ab")
+        feed(run, stream[:-60], close=False).join()
+        wait_for(lambda: RECEIVING in t.metadata())
+        time.sleep(1)
+        t.resize(size)
+        feed(run, stream[-60:]).join()
+        refused(ended(run), 4, "changed")
+        same(t.snaps(), ["a"])
+        t.takes(s("ab"))
+        s.at(t, "b")
+
+
+@test
 def an_image_that_is_open_elsewhere_is_refused():
     s = story()
     for features in (FEATURES, 1):

@@ -72,6 +72,9 @@ def yesterdays_state():
     same(states.count("T0200Z"), 3, states)
     typed("yesterday")
     assert machine.head() == yesterday
+    # Whoever does not know how it ended types the last line again.
+    again = run("\n".join(["set -eu -o pipefail", f"cd {bed.work}", BLOCKS["yesterday"].splitlines()[-1]]), timeout=600)
+    assert '"already":true' in again.out and machine.head() == yesterday, again
     with machine.open("broken") as image:
         assert image.read(3 * MiB, MiB) != yesterday[3 * MiB:4 * MiB]
     machine.is_incremental_again()

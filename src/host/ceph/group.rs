@@ -143,7 +143,13 @@ fn hold(image: &Claimed, rest: &Rest<'_>, name: &str, began: Instant, begin: imp
             let here = match rest.come() {
                 Come::Asks => image.has_lock(),
                 // By a client that asks nobody; or it failed.
-                Come::Ended(outcome) => return borrowed().and(outcome).map(|()| Some(Ok(()))),
+                Come::Ended(outcome) => {
+                    let lent = borrowed();
+                    if lent.is_err() && outcome.is_ok() {
+                        image.remove_snapshot(&c_string(name)?)?;
+                    }
+                    return lent.and(outcome).map(|()| Some(Ok(())));
+                }
             };
             if matches!(here, Ok(true)) {
                 // However the other question was answered.

@@ -292,7 +292,13 @@ impl Image {
                 let filled = bytes.get(..len).unwrap_or_default();
                 filled.split_inclusive(|byte| *byte == 0).map(lossy).collect()
             };
-            return Ok(texts(keys, keys_len).into_iter().zip(texts(values, values_len)).collect());
+            let (keys, values) = (texts(keys, keys_len), texts(values, values_len));
+            if keys.len() != values.len() {
+                // A value with a NUL in it, which only C++ can set, would shift all that follow.
+                return Err(Fault::new(Class::Io, "the image's metadata does not fit its keys")
+                    .hint("`rbd image-meta list` shows it: is there a value with a NUL byte?"));
+            }
+            return Ok(keys.into_iter().zip(values).collect());
         }
     }
 

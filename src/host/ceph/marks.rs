@@ -12,7 +12,7 @@ use super::cluster::Pool;
 use super::image::{Image, Snapshot};
 use crate::format::{Digest, Id};
 use crate::state::{
-    Checkpoint, Class, Fault, Held, Mark, Pause, RbdImage, Resumable, Run, State, StateList, rbd_source, rbd_state,
+    Checkpoint, Class, Fault, Held, Mark, NextStream, Pause, RbdImage, Resumable, Run, State, StateList, rbd_source, rbd_state,
 };
 
 /// Says that a run is under way.
@@ -85,14 +85,17 @@ impl Marks {
         Mark::parse(self.metadata.get(key)?).filter(|mark: &Mark<String>| mark.home == self.image_id)
     }
 
-    /// What a user's snapshot stands for, if it is a mark. A record that was copied with the image makes none.
+    /// What a user's snapshot stands for, if it is a mark. A record that was copied with the image makes none, nor does one of
+    /// another size: somebody resized the image just before it was taken.
     pub fn mark(&self, snapshot: &Snapshot) -> Option<Marked> {
         let marked = |mark, is_pending| Marked { snapshot: snapshot.clone(), mark, is_pending };
         if !snapshot.is_users {
             return None;
         }
         let pending = self.record(PENDING).filter(|mark| pending_name(mark.state).as_bytes() == snapshot.name.as_bytes());
-        pending.map(|mark| marked(mark, true)).or_else(|| self.record(&key(snapshot.id)).map(|mark| marked(mark, false)))
+        let found = pending.map(|mark| marked(mark, true));
+        let found = found.or_else(|| self.record(&key(snapshot.id)).map(|mark| marked(mark, false)));
+        found.filter(|marked| marked.mark.size == snapshot.size)
     }
 
     /// The marks, oldest first.
@@ -125,8 +128,12 @@ impl Marks {
 
     /// The same, with the user's own snapshot that a stream begins from, if it does. An older state can so be brought back over
     /// a newer one, or what was restored elsewhere into where it came from.
-    pub fn with_base(mut self, pool: &Pool, namespace: &str, from: Option<Id>) -> Result<Marks, Fault> {
-        if from.is_some() && !self.all().iter().any(|marked| marked.held().is(from)) {
+    ///
+    /// Not where the newest mark is what that stream leads to: it was applied already.
+    pub fn with_base(mut self, pool: &Pool, namespace: &str, next: NextStream) -> Result<Marks, Fault> {
+        let (marks, NextStream { from, to, .. }) = (self.all(), next);
+        let is_there = to.is_some() && marks.last().is_some_and(|newest| newest.held().is(to));
+        if from.is_some() && !is_there && !marks.iter().any(|marked| marked.held().is(from)) {
             self.base = self.own(pool, namespace)?.into_iter().rfind(|own| own.held().is(from));
         }
         Ok(self)

@@ -19,10 +19,9 @@ use crate::state::{Act, Checkpoint, Class, Fault, Head, NextStream, Overrides, P
 pub use super::Outcome;
 use super::manifest::Manifest;
 use super::{KEPT, Reached, WriteQueue};
+pub use crate::host::record::STATE_DIR;
 use target::Target;
 
-/// Where the records of devices lie.
-pub const STATE_DIR: &str = "/var/lib/siphon/targets";
 /// Writes to a file go through its lock one by one; a second thread lets them run while the stream is read.
 const FILE_THREADS: usize = 1;
 /// Writes in flight on a device.

@@ -57,6 +57,10 @@ impl Target {
         if (held.ino(), held.dev(), held.rdev()) != (meta.ino(), meta.dev(), meta.rdev()) {
             return Err(Fault::new(Class::Busy, "the target was replaced just now").hint("try again"));
         }
+        if is_block {
+            // What others wrote counts only once it has arrived there.
+            device.sync()?;
+        }
         let lasting = if is_block { lasting_name(meta.rdev()) } else { None };
         let records = match is_block {
             true => lasting.as_ref().map(|name| RecordFile::of_device(state_dir, name)),
@@ -126,7 +130,16 @@ impl Target {
                 && is_blank(device.file(), device.size()?).map_err(|error| Fault::io("looking for holes", &error))?;
             return Ok(if blank { Head::Blank } else { Head::Foreign });
         };
-        Ok(record.head(self.between(record)?))
+        let between = self.between(record)?;
+        let mut head = record.head(between);
+        if let Head::Receiving(run) = &mut head
+            && between == Between::Written
+            && was_cut(record)
+        {
+            // It was known as the run left it, and somebody wrote since: the same increment once more would not undo that.
+            run.to = None;
+        }
+        Ok(head)
     }
 
     /// It is not the file that the record was made for. The name of a device was compared before.
@@ -176,6 +189,11 @@ impl Target {
         let device = self.device.as_ref().ok_or_else(|| Fault::new(Class::NotFound, "the target is gone"))?;
         Ok(Evidence::of(&look(device)?))
     }
+}
+
+/// A run was cut, and what the target was then is on record.
+fn was_cut(record: &Record) -> bool {
+    record.receiving.as_ref().is_some_and(|run| run.checkpoint.is_some())
 }
 
 /// The state that a file or device of this content is in.

@@ -45,7 +45,7 @@ pub fn standing(options: &Options) -> Result<Standing, Fault> {
 pub fn would(options: &Options, request: &Request) -> Result<Plan, Fault> {
     let (pool, known) = look(options, Pool::open)?;
     let Some(image) = known else { return decide(&absent(), request.next, options.overrides) };
-    let marks = Marks::load(&image)?.with_base(&pool, &options.spec.namespace, request.next.from)?;
+    let marks = Marks::load(&image)?.with_base(&pool, &options.spec.namespace, request.next)?;
     let image = Arc::new(image);
     let standing = proved(&image, &pool, &marks)?;
     let plan = decide(&standing, request.next, options.overrides)?;
@@ -58,7 +58,7 @@ impl Keeper {
     pub fn prepare(options: &Options, request: Request) -> Result<Keeper, Fault> {
         let (pool, known) = look(options, Pool::open_to_write)?;
         let name = &options.spec.image;
-        let with_base = |image: &Image| Marks::load(image)?.with_base(&pool, &options.spec.namespace, request.next.from);
+        let with_base = |image: &Image| Marks::load(image)?.with_base(&pool, &options.spec.namespace, request.next);
         // What can be refused without opening the image for writing is refused before.
         let (early, is_under_way) = match &known {
             Some(image) => {
@@ -155,7 +155,9 @@ impl Keeper {
         evidence::go_back(&self.target, pool, &base.snapshot)?;
         // The newest one last: until then the record is bound to it.
         for marked in newer {
-            self.target.remove_snapshot(&marked.snapshot.name)?;
+            // By what it is called now: names can have changed hands since.
+            let now = self.target.image().snapshots()?.into_iter().find(|snapshot| snapshot.id == marked.snapshot.id);
+            now.map_or(Ok(()), |now| self.target.remove_snapshot(&now.name))?;
             self.target.unset(&marks::key(marked.snapshot.id))?;
         }
         match self.only_reads() {
@@ -225,6 +227,12 @@ impl Keeper {
         let name = free_name(&marks, &snapshot_name(to_name), state);
         let (home, source, size, aliases) = (marks.image_id, *source, *size, Vec::new());
         let mark = Mark { home, source, state, aliases, size, digest, root, name };
+        // The lock does not keep that out: librbd asks its owner, us, to do it, and does not ask us.
+        let is = target.image().size()?;
+        if is != size {
+            let what = format!("somebody resized the image while it was written, to {is} bytes");
+            return Err(Fault::new(Class::Changed, what).hint("send it again"));
+        }
         target.set(PENDING, &mark.to_text())?;
         target.create_snapshot(&marks::pending_name(state))?;
         // This ends the record of the run, too: a newer mark than the one that it is bound to is there.

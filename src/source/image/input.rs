@@ -11,7 +11,8 @@ use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use crate::format::{Data, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
-use crate::host::record::{Record, RecordFile};
+use crate::host::lasting::lasting_name;
+use crate::host::record::{Record, RecordFile, STATE_DIR};
 use crate::host::stamp::{Between, Evidence};
 use crate::state::{Class, Fault};
 
@@ -89,8 +90,13 @@ impl Input {
         Arc::clone(&self.content)
     }
 
-    /// What image-apply wrote down of this very file; nothing, where that cannot be read.
+    /// What image-apply wrote down of this very file or device; nothing, where that cannot be read.
     pub fn record(&self) -> Option<Record> {
+        if let Evidence::Device { .. } = self.seen.1 {
+            let lasting = lasting_name(self.seen.0)?;
+            let record = RecordFile::of_device(Path::new(STATE_DIR), &lasting).read().ok()??;
+            return (record.device == Some(lasting)).then_some(record);
+        }
         let record = RecordFile::beside(&self.path().canonicalize().ok()?).read().ok()??;
         matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
             .then_some(record)
@@ -131,6 +137,10 @@ impl Input {
         let content = &self.content;
         if content.live {
             return Ok(());
+        }
+        // Of a device only what arrives there is counted, and not what waits in the page cache.
+        if matches!(self.seen.1, Evidence::Device { .. }) {
+            sync(&content.file).map_err(|error| content.failed("synchronizing", &error))?;
         }
         if look(&content.metadata()?) != self.seen {
             return Err(content.changed("was written to"));

@@ -161,7 +161,7 @@ fn finished(image: &Input) -> Result<(), Fault> {
 ///
 /// A state that came from elsewhere, such as a snapshot of a volume, has another id than its content.
 fn recorded_state(image: &Input) -> Option<Id> {
-    let record = image.record()?;
+    let record = image.record().filter(|record| record.device.is_none())?;
     let held = record.held.filter(|held| held.source == file_source() && held.size == image.size())?;
     (record.receiving.is_none() && image.fits(&record.seen)).then_some(held.id)
 }

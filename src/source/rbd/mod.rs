@@ -192,15 +192,14 @@ impl Between {
         }
         let found = &chosen.found;
         let head = Image::open_by_id(&found.pool, &found.image_id)?;
-        let (image, witness) = Witness::look(head, &found.pool, to.id, since.map(|from| from.id))?;
+        let (image, witness, from_name) = Witness::look(head, &found.pool, to.id, since.map(|from| from.id))?;
         let (overlap, layout) = (image.overlap()?, image.layout()?);
         let header = chosen.header(from.as_ref().map(|base| base.state), since.map_or(b"", |from| from.name.as_bytes()));
         let described = ImageHeader::new(since.map_or(0, |from| from.size), to.size);
         let (way, note) = chosen.way(since, overlap)?;
         let image = Arc::new(image);
         let shape = Shape { grain: described.grain.into(), size: to.size, overlap };
-        let from = since.map(|from| from.name.clone());
-        let extents = Extents::start(Search { image: image.clone(), from, layout, way, shape, range })?;
+        let extents = Extents::start(Search { image: image.clone(), from: from_name, layout, way, shape, range })?;
         let window = Some(Window::new(image, extents, chosen.jobs, header.is_whole()));
         Ok((Between { header, image: described, window, witness, chosen: chosen.clone() }, note))
     }

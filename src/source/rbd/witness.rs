@@ -5,6 +5,7 @@
 //! there in the end was there all along. Removal moves a snapshot out of the user's namespace before anything else is
 //! undone, so that is looked at, too.
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use crate::host::ceph::{Cluster, Image, Parent, Pool, Snapshot, feature};
@@ -32,21 +33,24 @@ struct Kept {
 }
 
 impl Witness {
-    /// Looks at an image that was just opened, at its head; gives it back at the to-state.
-    pub fn look(image: Image, pool: &Arc<Pool>, to: u64, from: Option<u64>) -> Result<(Image, Witness), Fault> {
+    /// Looks at an image that was just opened, at its head; gives it back at the to-state, with what the from-state is called by
+    /// this very handle: names can have changed hands since it was chosen.
+    pub fn look(image: Image, pool: &Arc<Pool>, to: u64, from: Option<u64>) -> Result<(Image, Witness, Option<CString>), Fault> {
         let snapshots = image.snapshots()?;
+        let name = |id| snapshots.iter().find(|snapshot| Some(snapshot.id) == id).map(|snapshot| snapshot.name.clone());
+        let from_name = name(from);
         let features = image.features()?;
         let (to, from) = (kept(&snapshots, to)?, from.map(|from| kept(&snapshots, from)).transpose()?);
         let image = image.at(to.id)?;
         let parents = parents(&image, pool.cluster())?;
-        Ok((image, Witness { features, to, from, parents }))
+        Ok((image, Witness { features, to, from, parents }, from_name))
     }
 
     /// Looks at the image of that id afresh, and is content only with what it saw first.
     pub fn confirm(&self, pool: &Arc<Pool>, image_id: &str) -> Result<(), Fault> {
         let from = self.from.map(|from| from.id);
         let again = Image::open_by_id(pool, image_id).and_then(|image| Witness::look(image, pool, self.to.id, from));
-        let (_, again) = again.map_err(|fault| match fault.class {
+        let (_, again, _) = again.map_err(|fault| match fault.class {
             Class::NotFound => vanished(&format!("the image, a snapshot or a parent is gone: {}", fault.what)),
             _ => fault,
         })?;
