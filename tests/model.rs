@@ -116,8 +116,11 @@ fn against(other: &[u8], whole: &[u8], fine: bool) -> Vec<u8> {
 /// The same stream, by way of an rbd diff and back.
 fn by_rbd_diff(stream: &[u8], old_size: u64) -> Vec<u8> {
     let (mut diff, mut out) = (Vec::new(), Vec::new());
-    copy(&mut Decoder::open(stream).unwrap(), RbdDiffFile::new(&mut diff, Version::V1)).unwrap();
-    let states = (1..=250).map(|n| State { id: id(n), seconds: 0, bytes: old_size, name: format!("s{n}").into_bytes() });
+    let mut source = Decoder::open(stream).unwrap();
+    let (to, new_size) = (source.header().to, source.object().new_size);
+    copy(&mut source, RbdDiffFile::new(&mut diff, Version::V1)).unwrap();
+    let size = |state| if Some(state) == to { new_size } else { old_size };
+    let states = (1..=250).map(|n| State { id: id(n), seconds: 0, bytes: size(id(n)), name: format!("s{n}").into_bytes() });
     let identity = Identity { source: id(200), states: StateList { states: states.collect() } };
     copy(&mut RbdDiff::v1(diff.as_slice(), &identity).unwrap(), Normal::new(Encoder::new(&mut out))).unwrap();
     out
