@@ -102,6 +102,28 @@ fn a_list_that_knows_another_size_of_a_snapshot_is_of_another_one() {
 }
 
 #[test]
+fn what_follows_the_chosen_diff_of_an_export_is_read_to_its_end() {
+    let mut export = ok(convert(&["--to", "rbd-diff-v2"], &whole(&image(3))));
+    let banner = b"rbd image diffs v2\n";
+    let count = export.windows(banner.len()).position(|bytes| bytes == banner).unwrap() + banner.len();
+    assert_eq!(export[count..count + 8], 1_u64.to_le_bytes());
+    export[count] = 2;
+    // From new.img to later, which is as large and changes nothing.
+    let field = |tag: u8, body: &[u8]| [&[tag][..], &(body.len() as u64).to_le_bytes(), body].concat();
+    let name = |tag, name: &[u8]| field(tag, &[&u32::try_from(name.len()).unwrap().to_le_bytes(), name].concat());
+    let parts = [name(b'f', b"new.img"), name(b't', b"later"), field(b's', &3_000_123_u64.to_le_bytes()), b"e".to_vec()];
+    export.extend([&b"rbd diff v2\n"[..], &parts.concat()].concat());
+    let first = |export: &[u8]| convert(&["--from", "rbd-diff-v2", "--snap", "new.img"], export);
+    assert!(applied(&ok(first(&export)), b"").unwrap() == image(3));
+    let more = [&export[..], b"x"].concat();
+    for damaged in [&export[..export.len() - 1], &export[..export.len() - 40], &more] {
+        let output = first(damaged);
+        assert_eq!(output.status.code(), Some(3), "{}", complaint(&output));
+        assert_eq!(applied(&output.stdout, b""), None, "it is not sealed");
+    }
+}
+
+#[test]
 fn a_whole_diff_speaks_of_every_byte() {
     // The image that it is applied to may hold something: gaps would keep it.
     let image = image(3);

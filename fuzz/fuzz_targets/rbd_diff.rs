@@ -12,7 +12,7 @@ fn all(data: &[u8], version: Version) -> Result<(About, Vec<Record>), Error> {
         out.push(record);
     }
     let about = records.about().clone();
-    records.close()?;
+    records.close(0)?;
     Ok((about, out))
 }
 

@@ -152,16 +152,22 @@ impl<R: Read> Records<R> {
         }
     }
 
-    /// The input, behind the diff.
-    pub fn into_input(self) -> R {
-        self.input
+    /// Reads what is left of it; the input, behind it.
+    pub fn skip(mut self) -> Result<R, Error> {
+        while self.record()?.is_some() {}
+        Ok(self.input)
     }
 
-    /// Nothing follows a file of v1. A container may go on with diffs that are not wanted.
-    pub fn close(mut self) -> Result<(), Error> {
-        match self.version {
-            Version::V1 if self.input.read(&mut [0])? != 0 => Err(damaged("something follows the end record")),
-            Version::V1 | Version::V2 => Ok(()),
+    /// Reads what is left of it, and so many diffs behind it in a container: who writes them is not cut off, and a file that was
+    /// cut anywhere is told. Nothing follows.
+    pub fn close(mut self, behind: u64) -> Result<(), Error> {
+        let version = self.version;
+        for _ in 0..behind {
+            self = Records::open(self.skip()?, version)?;
+        }
+        match self.skip()?.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(damaged("something follows the end record")),
         }
     }
 
@@ -345,7 +351,7 @@ mod tests {
             out.push(record);
         }
         let about = records.about().clone();
-        if records.into_input().is_empty() { Ok((about, out)) } else { Err(damaged("more follows")) }
+        records.close(0).map(|()| (about, out))
     }
 
     #[test]

@@ -78,17 +78,26 @@ pub fn is_blank(file: &File, size: u64) -> io::Result<bool> {
 }
 
 /// What statfs(2) says of ZFS.
-const ZFS_MAGIC: i64 = 0x2fc1_2fc1;
+const ZFS_MAGIC: i128 = 0x2fc1_2fc1;
+/// And of overlayfs, which asks the file system below it.
+const OVERLAYFS_MAGIC: i128 = 0x794c_7630;
 
 /// Whether the file system tells the truth about holes once the file is synced.
 ///
 /// ZFS before 2.1.14 and 2.2.2 told of holes where there was data (openzfs#15526).
 pub fn trustworthy(file: &File) -> io::Result<bool> {
-    if i128::from(fstatfs(file)?.f_type) != i128::from(ZFS_MAGIC) {
-        return Ok(true);
+    let version = std::fs::read_to_string(Path::new("/sys/module/zfs/version")).ok();
+    let kind = i128::from(fstatfs(file)?.f_type);
+    Ok(may_trust(kind, version.as_deref()))
+}
+
+/// `version`: of the ZFS that is loaded.
+fn may_trust(kind: i128, version: Option<&str>) -> bool {
+    match kind {
+        ZFS_MAGIC => version.is_some_and(zfs_tells_holes),
+        OVERLAYFS_MAGIC => version.is_none_or(zfs_tells_holes),
+        _ => true,
     }
-    let version = std::fs::read_to_string(Path::new("/sys/module/zfs/version"));
-    Ok(version.is_ok_and(|version| zfs_tells_holes(&version)))
 }
 
 /// A version such as `2.1.14-1` or `2.2.2-0ubuntu9`.
@@ -116,6 +125,15 @@ mod tests {
         for bad in ["2.1.13-1", "2.2.0", "2.2.1-1", "2.0.7", "0.8.3-1ubuntu12", "", "unknown"] {
             assert!(!zfs_tells_holes(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_may_lie_on_zfs_is_only_as_good_as_that() {
+        const EXT4_MAGIC: i128 = 0xef53;
+        let with = |version| [ZFS_MAGIC, OVERLAYFS_MAGIC, EXT4_MAGIC].map(|kind| may_trust(kind, version));
+        assert_eq!(with(Some("2.2.1-1")), [false, false, true]);
+        assert_eq!(with(Some("2.2.2-1")), [true, true, true]);
+        assert_eq!(with(None), [false, true, true]);
     }
 
     #[test]

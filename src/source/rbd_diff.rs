@@ -31,30 +31,31 @@ pub struct RbdDiff<R: Read> {
     header: Header,
     image: Image,
     records: Option<Records<R>>,
+    /// Diffs that follow in its container.
+    behind: u64,
 }
 
 impl<R: Read> RbdDiff<R> {
     /// A file of `rbd export-diff`.
     pub fn v1(input: R, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
-        RbdDiff::new(Records::open(input, Version::V1).map_err(failed)?, identity)
+        RbdDiff::new(Records::open(input, Version::V1).map_err(failed)?, 0, identity)
     }
 
     /// The diff of a container that leads to this snapshot; `None`: to the image itself.
     pub fn v2(mut input: R, snapshot: Option<&str>, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
         let mut names = Vec::new();
-        for _ in 0..open_container(&mut input).map_err(failed)? {
-            let mut records = Records::open(input, Version::V2).map_err(failed)?;
+        for behind in (0..open_container(&mut input).map_err(failed)?).rev() {
+            let records = Records::open(input, Version::V2).map_err(failed)?;
             if records.about().to.as_deref() == snapshot.map(str::as_bytes) {
-                return RbdDiff::new(records, identity);
+                return RbdDiff::new(records, behind, identity);
             }
             names.extend(records.about().to.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()));
-            while records.record().map_err(failed)?.is_some() {}
-            input = records.into_input();
+            input = records.skip().map_err(failed)?;
         }
         Err(Fault::new(Class::NotFound, "the export does not lead there").hint(format!("it holds: {}", names.join(", "))))
     }
 
-    fn new(records: Records<R>, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
+    fn new(records: Records<R>, behind: u64, identity: &Identity) -> Result<RbdDiff<R>, Fault> {
         let about = records.about();
         let (from, to) = (identity.find(about.from.as_deref()), identity.find(about.to.as_deref()));
         if let (Some(name), None) = (&about.from, from) {
@@ -74,7 +75,7 @@ impl<R: Read> RbdDiff<R> {
         let names = Names { source: Vec::new(), from: name(&about.from), to: name(&about.to) };
         let header = Header::new(identity.source, from.map(|state| state.id), to.map(|state| state.id), names);
         let image = Image { grain: GRAIN, ..Image::new(from.map_or(0, |state| state.bytes), about.size) };
-        Ok(RbdDiff { header, image, records: Some(records) })
+        Ok(RbdDiff { header, image, records: Some(records), behind })
     }
 }
 
@@ -97,7 +98,7 @@ impl<R: Read> Source for RbdDiff<R> {
 
     fn finish(&mut self) -> Result<Ending, Fault> {
         if let Some(records) = self.records.take() {
-            records.close().map_err(failed)?;
+            records.close(self.behind).map_err(failed)?;
         }
         Ok(Ending { to: self.header.to, digest: None })
     }

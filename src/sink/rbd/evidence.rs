@@ -1,14 +1,14 @@
 //! What an image's head holds, by asking its objects: nothing that is written down about a head can be believed.
 
 use std::collections::VecDeque;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::queue::Queue;
 use crate::format::{Buffer, Change, Data, Pool as Buffers, all_zero};
 use crate::host::ceph::{Claimed, DiffRange, Image, Pool, Reading, Snapshot};
-use crate::state::Fault;
+use crate::state::{Class, Fault};
 
 /// Bytes that are compared or brought back at once.
 const CHUNK: usize = 1 << 20;
@@ -30,12 +30,12 @@ pub fn written_since(head: &Arc<Image>, pool: &Arc<Pool>, snapshot: &Snapshot) -
     if head.size()? != snapshot.size {
         return Ok(true);
     }
-    let then = Arc::new(Image::open_by_id(pool, &head.id()?)?.at(snapshot.id)?);
+    let since = Since::open(head, pool, snapshot)?;
     let buffers = Buffers::new(CHUNK);
     for piece in pieces(snapshot.size, period(head)?) {
-        for (offset, len) in differences(head, &snapshot.name, piece)? {
+        for (offset, len) in since.differences(piece)? {
             for (offset, len) in chunks(offset, len) {
-                let [one, other] = [head, &then].map(|image| Reading::start(image, offset, buffers.take(len)));
+                let [one, other] = [head, &since.then].map(|image| Reading::start(image, offset, buffers.take(len)));
                 if one?.wait()?.as_ref() != other?.wait()?.as_ref() {
                     return Ok(true);
                 }
@@ -54,17 +54,17 @@ pub fn go_back(target: &Arc<Claimed>, pool: &Arc<Pool>, snapshot: &Snapshot) -> 
     if head.size()? != snapshot.size {
         target.resize(snapshot.size)?;
     }
-    let then = Arc::new(Image::open_by_id(pool, &head.id()?)?.at(snapshot.id)?);
+    let since = Since::open(head, pool, snapshot)?;
     let buffers = Buffers::new(CHUNK);
     let mut queue = Queue::new(Arc::clone(target));
     let mut reads = VecDeque::new();
     for piece in pieces(snapshot.size, period(head)?) {
-        for (offset, len) in differences(head, &snapshot.name, piece)? {
+        for (offset, len) in since.differences(piece)? {
             for (offset, len) in chunks(offset, len) {
                 if reads.len() == READS {
                     reads.pop_front().map_or(Ok(()), |oldest| write_back(oldest, &mut queue))?;
                 }
-                reads.push_back((offset, Reading::start(&then, offset, buffers.take(len))?));
+                reads.push_back((offset, Reading::start(&since.then, offset, buffers.take(len))?));
             }
         }
     }
@@ -81,14 +81,34 @@ fn write_back((offset, read): (u64, Reading), queue: &mut Queue) -> Result<(), F
     queue.push(&change)
 }
 
-/// Ranges that differ between a snapshot and the head, by each object's own word.
-fn differences(head: &Image, from: &CStr, (offset, len): (u64, u64)) -> Result<Vec<(u64, u64)>, Fault> {
-    let mut found = Vec::new();
-    let _ = head.diff(range(Some(from), offset, len), |offset, len, _| {
-        found.push((offset, len));
-        ControlFlow::Continue(())
-    })?;
-    Ok(found)
+/// An image at a snapshot, and what was written to it since.
+struct Since {
+    then: Arc<Image>,
+    /// The head, for questions only: names of snapshots that change hands meanwhile do not reach a handle that cannot write.
+    now: Image,
+    /// What `now` calls the snapshot.
+    name: CString,
+}
+
+impl Since {
+    fn open(head: &Image, pool: &Arc<Pool>, snapshot: &Snapshot) -> Result<Since, Fault> {
+        let id = head.id()?;
+        let now = Image::open_by_id(pool, &id)?;
+        let found = now.snapshots()?.into_iter().find(|found| found.id == snapshot.id);
+        let gone = || Fault::new(Class::Vanished, format!("snapshot {} is gone", snapshot.name.to_string_lossy()));
+        let name = found.ok_or_else(gone)?.name;
+        Ok(Since { then: Arc::new(Image::open_by_id(pool, &id)?.at(snapshot.id)?), now, name })
+    }
+
+    /// Ranges that differ, by each object's own word.
+    fn differences(&self, (offset, len): (u64, u64)) -> Result<Vec<(u64, u64)>, Fault> {
+        let mut found = Vec::new();
+        let _ = self.now.diff(range(Some(&self.name), offset, len), |offset, len, _| {
+            found.push((offset, len));
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
 }
 
 fn range(from: Option<&CStr>, offset: u64, len: u64) -> DiffRange<'_> {
