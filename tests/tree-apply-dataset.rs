@@ -53,6 +53,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
+        Stage::of(false)
+    }
+
+    /// `unset`: the stream that brought the mark left something as it was.
+    fn of(unset: bool) -> Stage {
         let stage = Stage { dir: TempDir::new().unwrap() };
         for name in ["bin", "set", "snapshots", "home", "elsewhere"] {
             fs::create_dir(stage.path(name)).unwrap();
@@ -63,7 +68,7 @@ impl Stage {
         }
         let name = "mon".to_owned();
         let (source, state, digest) = (id(201), id(1), Digest([1; 32]));
-        let mark: Mark = Mark { home: 10, source, state, aliases: Vec::new(), size: 0, digest, root: None, name };
+        let mark: Mark = Mark { home: 10, source, state, aliases: Vec::new(), size: 0, digest, root: None, unset, name };
         fs::write(stage.path("snapshots/mon"), format!("siphon:mark={}", mark.to_text())).unwrap();
         stage
     }
@@ -145,6 +150,27 @@ fn a_run_that_is_given_up_is_over_where_no_other_begins() {
         // Otherwise what somebody writes now would be given up as a part of that run.
         assert_eq!(stage.property("siphon:receiving"), None);
         assert_eq!(stage.property("readonly").as_deref(), Some(readonly));
+    }
+}
+
+#[test]
+fn what_was_left_unset_is_in_the_mark_and_told() {
+    if !is_root() {
+        return;
+    }
+    for (before, options, after) in
+        [(true, &["--all"][..], true), (false, &["--all"][..], false), (false, &[][..], true), (true, &[][..], true)]
+    {
+        let stage = Stage::of(before);
+        let Some(_mount) = stage.mounted() else { return };
+        let output = stage.apply(&increment(), options);
+        assert!(output.status.success(), "{}", complaint(&output));
+        let told = complaint(&output).contains("what runs without --all left unset stays so");
+        assert_eq!(told, before && !options.is_empty(), "{before} {options:?}");
+        let snapshots = fs::read_dir(stage.path("snapshots")).unwrap().map(|entry| entry.unwrap().path());
+        let records = snapshots.filter(|path| !path.ends_with("mon")).map(|path| fs::read_to_string(path).unwrap());
+        let marks: Vec<Mark> = records.filter_map(|text| Mark::parse(text.trim().split_once('=').unwrap().1)).collect();
+        assert_eq!(marks.iter().map(|mark| (mark.state, mark.unset)).collect::<Vec<_>>(), [(id(2), after)]);
     }
 }
 

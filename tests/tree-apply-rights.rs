@@ -138,6 +138,30 @@ fn root_gives_no_rights_unless_told_to() {
 }
 
 #[test]
+fn what_was_left_unset_is_told_until_a_whole_stream_sets_it() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let accept = |stream: Stream, options: &[&str]| {
+        let output = bed.apply(&stream.end(), options);
+        assert!(output.status.success(), "{}", complaint(&output));
+        complaint(&output).contains("what runs without --all left unset stays so")
+    };
+    let whole = || Stream::whole(1).file("of-somebody", b"1");
+    let next = |from| Stream::since(from, from + 1).dir("", Origin::Kept).file(&format!("new{from}"), b"2");
+    assert!(!accept(whole(), &[]), "nothing is known before it");
+    assert!(!accept(whole(), &[]), "what is not wanted");
+    assert!(accept(whole(), &["--all"]), "it is there already");
+    for from in [1, 2] {
+        assert!(accept(next(from), &["--all"]), "the increment from {from} says nothing of it");
+    }
+    assert!(!accept(next(3), &[]), "what is not wanted");
+    assert!(!accept(whole(), &["--all", "--replace"]));
+    assert!(!accept(next(1), &["--all"]), "all is set");
+}
+
+#[test]
 fn what_cannot_be_set_is_an_error_where_all_is_wanted() {
     if !is_root() {
         return;

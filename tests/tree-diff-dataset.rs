@@ -179,6 +179,7 @@ fn states_are_those_of_the_snapshots() {
         size: 0,
         digest: siphon::format::Digest([1; 32]),
         root: None,
+        unset: false,
         name: "a".to_owned(),
     };
     fs::write(stage.path("mark.a"), mark.to_text()).unwrap();

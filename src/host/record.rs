@@ -98,6 +98,9 @@ pub struct HeldState {
     /// Of a directory: something that only rights make is not there, by this stream or one before it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub lacks: bool,
+    /// Of a directory: something was left as it was, by this stream or one before it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub unset: bool,
 }
 
 impl Record {
@@ -130,7 +133,8 @@ impl Receiving {
 impl HeldState {
     /// The state that this stream led to, as its end named it; `None`: it has none.
     pub fn of(header: &Header, to: Option<Id>, digest: Option<Digest>, size: u64) -> Option<HeldState> {
-        Some(HeldState { source: header.source, id: to?, name: escape(&header.names.to), size, digest, lacks: false })
+        let name = escape(&header.names.to);
+        Some(HeldState { source: header.source, id: to?, name, size, digest, lacks: false, unset: false })
     }
 }
 
@@ -312,9 +316,9 @@ mod tests {
             directory: None,
             birth: Birth::default(),
         });
-        for held in
-            [None, Some(HeldState { source: id, id, name: "mon".into(), size: 77, digest: Some(Digest([7; 32])), lacks: true })]
-        {
+        let (name, digest) = ("mon".to_owned(), Some(Digest([7; 32])));
+        let held = HeldState { source: id, id, name, size: 77, digest, lacks: true, unset: true };
+        for held in [None, Some(held.clone()), Some(HeldState { lacks: false, unset: false, digest: None, ..held })] {
             record.held = held;
             file.write(&record).unwrap();
             assert_eq!(file.read().unwrap().as_ref(), Some(&record));

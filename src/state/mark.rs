@@ -45,6 +45,8 @@ pub struct Mark<H = ZfsGuid> {
     pub digest: Digest,
     /// Content root of the image, read back from the target before the snapshot was made; `None`: nobody asked for it.
     pub root: Option<Digest>,
+    /// Of a tree: something was left as it was, by this stream or one before it.
+    pub unset: bool,
     /// The name that the snapshot is to have.
     pub name: String,
 }
@@ -112,13 +114,14 @@ impl<H> Mark<H> {
 impl<H: Home> Mark<H> {
     /// The record as one line of text.
     pub fn to_text(&self) -> String {
-        let Mark { home, source, state, aliases, size, digest, root, name } = self;
+        let Mark { home, source, state, aliases, size, digest, root, unset, name } = self;
         let aliases: Vec<String> = aliases.iter().map(Id::to_string).collect();
         let aliases = if aliases.is_empty() { String::new() } else { format!(" aliases={}", aliases.join(",")) };
         let root = root.map(|root| format!(" root={root}")).unwrap_or_default();
         // Between the words are spaces, and the name of an RBD snapshot may hold some.
         let name = escape(name.as_bytes());
-        let content = format!("size={size} digest={digest}{root}");
+        let unset = if *unset { " unset=true" } else { "" };
+        let content = format!("size={size} digest={digest}{root}{unset}");
         format!("v={VERSION} {}={home} source={source} state={state}{aliases} {content} name={name}", H::WORD)
     }
 
@@ -136,6 +139,7 @@ impl<H: Home> Mark<H> {
             size: words.get("size")?,
             digest: words.get("digest")?,
             root: words.if_there("root")?,
+            unset: words.if_there("unset")?.unwrap_or(false),
             name: String::from_utf8(unescape(words.0.get("name")?)?).ok()?,
         })
     }
@@ -262,13 +266,15 @@ mod tests {
             size: 10_485_761,
             digest: Digest([7; 32]),
             root: None,
+            unset: false,
             name: "mon".into(),
         };
         assert_eq!(Mark::<u64>::parse(&mark.to_text()), Some(mark.clone()));
         let Mark { source, state, size, digest, name, .. } = mark;
         let name = format!("{name} 50% zürich v=2");
         let root = Some(Digest([0xab; 32]));
-        let mark = Mark { home: "5e2b".to_owned(), source, state, aliases: vec![id(5), id(6)], size, digest, root, name };
+        let mark =
+            Mark { home: "5e2b".to_owned(), source, state, aliases: vec![id(5), id(6)], size, digest, root, unset: true, name };
         assert_eq!(Mark::parse(&mark.to_text()), Some(mark.clone()));
         assert_eq!(Mark::<u64>::parse(&mark.to_text()), None, "of another system");
         for (newest_mark, from, to, check) in [(None, None, None, None), (Some(5), Some(id(3)), Some(id(4)), Some(u32::MAX))] {
@@ -307,7 +313,8 @@ mod tests {
         let id = Id::derive("t", &[b"1"]);
         let digest = Digest([7; 32]);
         let root = Some(Digest([8; 32]));
-        let mark = Mark { home: 1_u64, source: id, state: id, aliases: vec![], size: 9, digest, root, name: "mon".into() };
+        let (source, state, name) = (id, id, "mon".into());
+        let mark = Mark { home: 1_u64, source, state, aliases: vec![], size: 9, digest, root, unset: false, name };
         assert_eq!(mark.check_root(|| Ok(Digest([8; 32]))), Ok(()));
         assert_eq!(mark.check_root(|| Ok(digest)).unwrap_err().class, Class::Differs);
         let read = || panic!("read for nothing");

@@ -118,6 +118,7 @@ impl Marks {
                 // No stream brought it.
                 digest: Digest([0; 32]),
                 root: None,
+                unset: false,
                 name: snapshot.name.to_string_lossy().into_owned(),
             },
             snapshot: snapshot.clone(),

@@ -22,6 +22,8 @@ pub struct Committing<'a> {
     pub digest: Digest,
     /// Content root of an image that was read back.
     pub root: Option<Digest>,
+    /// Of a tree: something was left as it was, now or before.
+    pub unset: bool,
     /// Give the snapshot its final name.
     pub mark: bool,
     /// And hold the newest mark against destruction.
@@ -57,9 +59,9 @@ pub fn commit(name: &str, mut check: Option<Check>, what: &Committing<'_>) -> Re
 
 /// Under its final name at once, where it is to be a mark. The names that are taken are those of `seen`.
 fn snapshot(seen: &Dataset, what: &Committing<'_>) -> Result<Dataset, Fault> {
-    let Committing { source, state, size, digest, root, .. } = *what;
+    let Committing { source, state, size, digest, root, unset, .. } = *what;
     let name = marks::choose_name(&seen.name, &seen.snapshots, what.to_name, state);
     let called = if what.mark { name.clone() } else { marks::pending_name(&seen.snapshots, what.stream) };
-    let mark = Mark { home: seen.guid, source, state, aliases: Vec::new(), size, digest, root, name };
+    let mark = Mark { home: seen.guid, source, state, aliases: Vec::new(), size, digest, root, unset, name };
     marks::commit(&seen.name, &called, &mark)
 }

@@ -226,7 +226,7 @@ impl Keeper {
         let Request { source, to_name, new_size: size, .. } = &self.request;
         let name = free_name(&marks, &snapshot_name(to_name), state);
         let (home, source, size, aliases) = (marks.image_id, *source, *size, Vec::new());
-        let mark = Mark { home, source, state, aliases, size, digest, root, name };
+        let mark = Mark { home, source, state, aliases, size, digest, root, unset: false, name };
         // The lock does not keep that out: librbd asks its owner, us, to do it, and does not ask us.
         let is = target.image().size()?;
         if is != size {

@@ -1,5 +1,6 @@
 //! What could not be set, or was left alone.
 
+use super::keep::Left;
 use crate::format::TreePath;
 use crate::host::tree::Unset;
 use crate::state::{Class, Fault};
@@ -11,17 +12,17 @@ const NAMED: usize = 20;
 pub(super) struct Differences {
     /// Everything is to be set: then there are none, but errors.
     all: bool,
-    /// Something was left out, now or by an earlier stream.
-    lacks: bool,
+    /// By this stream, and earlier ones.
+    left: Left,
     first: Vec<String>,
     count: u64,
 }
 
 impl Differences {
-    /// `all`: owners, set-id bits, devices and what is below `trusted.` and `security.` are set, too. `lacks`: an earlier stream
-    /// left something out.
-    pub fn new(all: bool, lacks: bool) -> Differences {
-        Differences { all, lacks, first: Vec::new(), count: 0 }
+    /// `all`: owners, set-id bits, devices and what is below `trusted.` and `security.` are set, too. `left`: by earlier
+    /// streams.
+    pub fn new(all: bool, left: Left) -> Differences {
+        Differences { all, left, first: Vec::new(), count: 0 }
     }
 
     /// Everything is to be set.
@@ -29,9 +30,9 @@ impl Differences {
         self.all
     }
 
-    /// What is missing may have been left out.
-    pub fn lacks(&self) -> bool {
-        self.lacks
+    /// What this stream left, or those before.
+    pub fn left(&self) -> Left {
+        self.left
     }
 
     /// How many entries.
@@ -56,12 +57,12 @@ impl Differences {
 
     /// The entry at this path is not there.
     pub fn left_out(&mut self, path: &TreePath, what: &str) {
-        self.lacks = true;
+        self.left.missing = true;
         self.add(path, what);
     }
 
     fn add(&mut self, path: &TreePath, what: &str) {
-        self.count += 1;
+        (self.left.unset, self.count) = (true, self.count + 1);
         if self.first.len() < NAMED {
             self.first.push(format!("{}: {what}", shown(path)));
         }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::aside::another_way;
 use super::entries::{Before, Entries};
-use super::keep::{Already, Keep, Prepared, Run};
+use super::keep::{Already, Keep, Left, Prepared, Run};
 use crate::flow::Ending;
 use crate::format::{Digest, Header, Time};
 use crate::host::record::{HeldState, Progress, Receiving, Record, RecordFile, standing};
 use crate::host::stamp::{Between, Birth, Evidence};
 use crate::host::tree::Dir;
 use crate::sink::dataset::marks::Marked;
-use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Standing, decide};
+use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Plan, Standing, decide};
 
 /// A directory, and what the user wants of it.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Keep for Directory {
         let overrides = Overrides { rollback: false, replace: self.replace };
         let plan = decide(&standing, NextStream::from(header), overrides).map_err(|fault| keeper.explain(fault))?;
         match plan.act {
-            Act::Already => Ok(Prepared::Already(Box::new(Already { plan, marked: None, claim: keeper.root }))),
+            Act::Already => Ok(Prepared::Already(Box::new(keeper.already(plan)))),
             act @ (Act::Create | Act::Clear | Act::Apply) if self.dry_run => Ok(Prepared::DryRun(act.would().to_owned())),
             act @ (Act::Create | Act::Clear | Act::Apply) => {
                 if let (Act::Apply, Head::AtMark, Some(root)) = (act, &standing.head, &keeper.root) {
@@ -148,6 +148,11 @@ impl Keeper {
         }
     }
 
+    fn already(self, plan: Plan) -> Already {
+        let left = left(self.record.as_ref().and_then(|record| record.held.as_ref()));
+        Already { plan, marked: None, left, claim: self.root }
+    }
+
     /// Writes down that a run begins, and empties the root for a whole stream. What an earlier run of the same stream has done.
     fn begin(self, act: Act, header: &Header) -> Result<(Recorded, Before), Fault> {
         let root = match self.root {
@@ -171,6 +176,10 @@ impl Keeper {
         }
         Ok((run, before))
     }
+}
+
+fn left(held: Option<&HeldState>) -> Left {
+    held.map_or(Left::default(), |held| Left { missing: held.lacks, unset: held.unset })
 }
 
 /// It is the directory that the record is of. Of one that holds a state the times tell the rest.
@@ -221,8 +230,8 @@ impl Run for Recorded {
         self.progress.modified
     }
 
-    fn lacks(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.lacks)
+    fn left(&self) -> Left {
+        left(self.held.as_ref())
     }
 
     fn all_gone(&mut self, plan: Digest) -> Result<(), Fault> {
@@ -242,13 +251,13 @@ impl Run for Recorded {
     }
 
     /// The record says what the directory holds.
-    fn commit(self, header: &Header, ending: Ending, lacks: bool) -> Result<Option<Marked>, Fault> {
+    fn commit(self, header: &Header, ending: Ending, left: Left) -> Result<Option<Marked>, Fault> {
         let is = self.root.meta()?;
         if !self.path.metadata().is_ok_and(|meta| (meta.ino(), meta.dev()) == (is.inode, is.device)) {
             return Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written"));
         }
         let held = HeldState::of(header, ending.to, ending.digest, 0);
-        let held = held.map(|held| HeldState { lacks, ..held });
+        let held = held.map(|held| HeldState { lacks: left.missing, unset: left.unset, ..held });
         self.records.say_held(None, self.root.evidence()?, held).map(|()| None)
     }
 }

@@ -162,7 +162,7 @@ impl Entries {
                 other.here().link(to_name, self.way.here(), name).map_err(|fault| occupied(fault, path))?;
             }
             Some(_) => return Err(wrong_base(format!("{to} is a directory, which has one name only"))),
-            None if self.differences.all() || !found || !self.differences.lacks() => return Err(not_there(to)),
+            None if self.differences.all() || !found || !self.differences.left().missing => return Err(not_there(to)),
             // Directories are never left out, so it stood in one that is there.
             None => self.differences.left_out(path, "another name of what was left out"),
         }

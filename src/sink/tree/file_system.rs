@@ -1,7 +1,7 @@
 //! A file system of ZFS as a target. Its states are marks, and the commit is a snapshot.
 
 use super::entries::Before;
-use super::keep::{Already, Keep, Prepared, Run};
+use super::keep::{Already, Keep, Left, Prepared, Run};
 use crate::flow::Ending;
 use crate::format::{Digest, Header, Id, Time};
 use crate::host::tree::Dir;
@@ -143,7 +143,8 @@ impl FileSystem {
             }
             let marked = marks::settle(&dataset, self.hold)?;
             let _ = check::forget(&dataset);
-            return Ok(Prepared::Already(Box::new(Already { plan, marked, claim: Some(root) })));
+            let left = left(marked.as_ref());
+            return Ok(Prepared::Already(Box::new(Already { plan, marked, left, claim: Some(root) })));
         }
         let mut check = begin(&dataset, check, NextStream::from(header))?;
         if dataset.readonly.value == "on" {
@@ -234,9 +235,8 @@ impl Run for Received {
         self.modified
     }
 
-    /// Whatever an increment finds missing was left out.
-    fn lacks(&self) -> bool {
-        self.is_increment
+    fn left(&self) -> Left {
+        if self.is_increment { left(marks::marks(&self.dataset).last()) } else { Left::default() }
     }
 
     /// A run that is broken off is gone back from, and never gone on with.
@@ -248,7 +248,7 @@ impl Run for Received {
         Ok(())
     }
 
-    fn commit(mut self, header: &Header, ending: Ending, _: bool) -> Result<Option<Marked>, Fault> {
+    fn commit(mut self, header: &Header, ending: Ending, left: Left) -> Result<Option<Marked>, Fault> {
         // Nobody puts anything between what was written and the snapshot.
         self.open.close()?;
         let Some(state) = ending.to else {
@@ -261,19 +261,30 @@ impl Run for Received {
             return Ok(None);
         };
         let check = self.check.take();
-        let (committed, marked) = commit(&self.dataset.name, check, &self.committing(header, ending.digest, state)?)?;
+        let (committed, marked) = commit(&self.dataset.name, check, &self.committing(header, ending.digest, state, left)?)?;
         end_run(&committed)?;
         Ok(marked)
     }
 }
 
 impl Received {
-    fn committing<'a>(&self, header: &'a Header, digest: Option<Digest>, state: Id) -> Result<Committing<'a>, Fault> {
+    fn committing<'a>(
+        &self,
+        header: &'a Header,
+        digest: Option<Digest>,
+        state: Id,
+        Left { unset, .. }: Left,
+    ) -> Result<Committing<'a>, Fault> {
         let digest = digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a dataset"))?;
         let (to_name, stream) = (header.names.to.as_slice(), header.stream());
         let FileSystem { mark, hold, .. } = self.options;
-        Ok(Committing { source: header.source, state, to_name, stream, size: 0, digest, root: None, mark, hold })
+        Ok(Committing { source: header.source, state, to_name, stream, size: 0, digest, root: None, unset, mark, hold })
     }
+}
+
+/// Whatever an increment finds missing was left out.
+fn left(mark: Option<&Marked>) -> Left {
+    Left { missing: true, unset: mark.is_some_and(|marked| marked.mark.unset) }
 }
 
 /// Removes the record of a run that is over.

@@ -42,8 +42,19 @@ pub struct Already {
     pub plan: Plan,
     /// The snapshot that holds it, where there are such.
     pub marked: Option<Marked>,
+    /// What the streams up to it left.
+    pub left: Left,
     /// Keeps others away.
     pub claim: Option<Dir>,
+}
+
+/// What is not as streams said: not everything is set for everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Something may not be there at all.
+    pub missing: bool,
+    /// Something may be there otherwise.
+    pub unset: bool,
 }
 
 /// A run that is on record, and the claim on its target.
@@ -54,8 +65,8 @@ pub trait Run {
     /// When the root was changed last, before the run.
     fn modified(&self) -> Time;
 
-    /// Something may be missing that a stream before this one left out.
-    fn lacks(&self) -> bool;
+    /// What the streams before this one left.
+    fn left(&self) -> Left;
 
     /// All that is gone was carried out; this is what it was.
     fn all_gone(&mut self, plan: Digest) -> Result<(), Fault>;
@@ -63,7 +74,6 @@ pub trait Run {
     /// The target is not what the stream begins from: no other run must go on over what others put there.
     fn spoil(&mut self) -> Result<(), Fault>;
 
-    /// All is durable. Says so, in one act; the snapshot that is this act, where it is one. `lacks`: something was left out, by
-    /// this stream or one before.
-    fn commit(self, header: &Header, ending: Ending, lacks: bool) -> Result<Option<Marked>, Fault>;
+    /// All is durable. Says so, in one act; the snapshot that is this act, where it is one. `left`: by this stream, and before.
+    fn commit(self, header: &Header, ending: Ending, left: Left) -> Result<Option<Marked>, Fault>;
 }

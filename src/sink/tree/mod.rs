@@ -26,7 +26,7 @@ use crate::host::limits::many_open_files;
 use crate::state::{Class, Fault, Receipt};
 use differences::Differences;
 use entries::Entries;
-use keep::Already;
+use keep::{Already, Left};
 
 use super::dataset::marks::{Marked, on_receipt};
 
@@ -52,6 +52,14 @@ impl<K: Keep> Target<K> {
     pub fn new(keeper: K, all: bool, notes: fn(&str, &str)) -> Target<K> {
         Target { keeper, all, notes, stage: Stage::Waiting }
     }
+
+    /// No increment speaks of what stays as it is at the source.
+    fn tell_unset(&self, left: Left) {
+        if self.all && left.unset {
+            let text = "what runs without --all left unset stays so: a whole stream with --all --replace sets it";
+            (self.notes)(&self.keeper.name(), text);
+        }
+    }
 }
 
 impl<K: Keep> Sink<Tree> for Target<K> {
@@ -64,10 +72,15 @@ impl<K: Keep> Sink<Tree> for Target<K> {
         }
         many_open_files();
         self.stage = match self.keeper.prepare(header)? {
-            Prepared::Already(already) => Stage::Already(already),
+            Prepared::Already(already) => {
+                self.tell_unset(already.left);
+                Stage::Already(already)
+            }
             Prepared::DryRun(words) => Stage::DryRun(words),
             Prepared::Write { run, before, is_increment } => {
-                let entries = Entries::new(run.root()?, before, Differences::new(self.all, run.lacks()))?;
+                let left = run.left();
+                self.tell_unset(left);
+                let entries = Entries::new(run.root()?, before, Differences::new(self.all, left))?;
                 Stage::Writing(Box::new(Writing { run, entries, is_going: is_increment }))
             }
         };
@@ -152,7 +165,7 @@ impl<R: Run> Writing<R> {
         self.entries.settle(self.run.modified())?;
         self.entries.sync()?;
         let (entries, differences) = self.entries.finish();
-        let marked = self.run.commit(proof.header(), proof.ending(), differences.lacks())?;
+        let marked = self.run.commit(proof.header(), proof.ending(), differences.left())?;
         differences.tell(note);
         Ok(Written { entries, unset: differences.count(), marked })
     }

@@ -206,8 +206,11 @@ impl Keeper {
         let Options { mark, hold, .. } = self.options;
         let (source, stream, size) = (*source, next.stream, *new_size);
         let Received { digest, root } = received;
-        let (committed, marked) =
-            commit(name, self.check, &Committing { source, state, to_name, stream, size, digest, root, mark, hold })?;
+        let (committed, marked) = commit(
+            name,
+            self.check,
+            &Committing { source, state, to_name, stream, size, digest, root, unset: false, mark, hold },
+        )?;
         self.exposure.end_run(&committed)?;
         Ok(marked)
     }
