@@ -23,7 +23,6 @@ use siphon::state::{Class, ContentRoot, StateList, file_source, file_state};
 use tempfile::TempDir;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_image-diff-stream");
-const PLAIN: ImageOptions = ImageOptions { live: false, read_holes: false, raw: false, parallel: false };
 
 fn run(args: &[&str]) -> Output {
     Command::new(TOOL).args(args).stdin(Stdio::null()).output().unwrap()
@@ -98,7 +97,7 @@ proptest! {
     fn what_is_sent_makes_the_new_image(old in recipe(), new in recipe(), read_holes in any::<bool>()) {
         let (old, new) = (image(&old), image(&new));
         let pair = pair(&old, &new);
-        let options = ImageOptions { read_holes, ..PLAIN };
+        let options = &ImageOptions { read_holes, ..ImageOptions::default() };
         let mut whole = ImageFile::whole(&pair.new, options).unwrap();
         prop_assert!(copy(&mut whole, Normal::new(Memory::new(vec![9; 5000]))).unwrap() == new);
         let mut increment = ImageFile::since(&pair.old, &pair.new, options, || {}).unwrap();

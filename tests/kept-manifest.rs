@@ -46,7 +46,7 @@ fn accept(bed: &Bed, stream: &[u8], options: &[&str]) -> String {
     let output = bed.apply(stream, &[&["--manifest", text(&manifest_file(bed))], options].concat());
     let said = complaint(&output);
     assert!(output.status.success(), "{said}");
-    assert!(!bed.dir.path().join("manifest.new").exists());
+    assert!(!bed.dir.path().join(".manifest.siphon-new").exists());
     said
 }
 
@@ -124,16 +124,16 @@ fn a_run_that_fails_leaves_the_manifest_as_it_was() {
         let output = bed.apply(&stream[..cut], &options);
         assert_eq!(output.status.code(), Some(3), "{}", complaint(&output));
         assert!(fs::read(&file).unwrap() == before, "cut at {cut}");
-        assert!(!bed.dir.path().join("manifest.new").exists());
+        assert!(!bed.dir.path().join(".manifest.siphon-new").exists());
         bed.clear();
         bed.accept(&whole(&generations[0]), &[]);
     }
     // It cannot be written: then nothing is committed either.
-    fs::create_dir(bed.dir.path().join("manifest.new")).unwrap();
+    fs::create_dir(bed.dir.path().join(".manifest.siphon-new")).unwrap();
     let output = bed.apply(&stream, &options);
     assert_eq!(output.status.code(), Some(1), "{}", complaint(&output));
     assert!(fs::read(&file).unwrap() == before && bed.is_receiving());
-    fs::remove_dir(bed.dir.path().join("manifest.new")).unwrap();
+    fs::remove_dir(bed.dir.path().join(".manifest.siphon-new")).unwrap();
     bed.clear();
     bed.accept(&whole(&generations[0]), &[]);
     accept(&bed, &stream, &[]);
@@ -163,7 +163,7 @@ fn a_manifest_takes_its_place_after_the_commit() {
     let output = tool.wait_with_output().unwrap();
     assert!(complaint(&output).contains("[vanished]"), "{}", complaint(&output));
     assert!(fs::read(&file).unwrap() == before);
-    assert!(!bed.dir.path().join("manifest.new").exists());
+    assert!(!bed.dir.path().join(".manifest.siphon-new").exists());
 }
 
 #[test]

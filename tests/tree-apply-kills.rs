@@ -127,7 +127,7 @@ fn killed_at_any_call_from_its_first_record_to_its_end_the_next_run_ends_equal()
             return;
         }
         let calls = calls(&trace);
-        let record = |(name, line): &(&str, &str)| name.starts_with("rename") && line.contains("copy.siphon.new");
+        let record = |(name, line): &(&str, &str)| name.starts_with("rename") && line.contains("copy.siphon.siphon-new");
         let begun = calls.iter().position(record).unwrap() + 1;
         let commit = calls.iter().rposition(record).unwrap();
         let fed = calls.iter().rposition(|(name, line)| *name == "read" && !line.ends_with("= 0")).unwrap();

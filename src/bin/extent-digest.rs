@@ -123,7 +123,7 @@ impl Args {
         match &self.image {
             Some(image) => {
                 let options = ImageOptions { raw: true, parallel: true, ..ImageOptions::default() };
-                copy(&mut ImageFile::whole(image, options)?, sink)
+                copy(&mut ImageFile::whole(image, &options)?, sink)
             }
             None => copy(&mut Decoder::open(self.input()?)?, sink),
         }

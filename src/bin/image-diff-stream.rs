@@ -7,6 +7,7 @@ use clap::Parser;
 use siphon::cli::{self, Meter, ProgressOption, Tool};
 use siphon::filter::{Against, Described, Normal, Tally};
 use siphon::flow::copy;
+use siphon::host::record::STATE_DIR;
 use siphon::host::{spool, stdio};
 use siphon::sink::Encoder;
 use siphon::source::{ImageFile, ImageOptions};
@@ -46,6 +47,9 @@ struct Args {
     /// Write a line of JSON about the whole stream into this file
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
+    /// Where image-apply keeps the records of devices
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
     /// Print the state that this image can be sent in, and send nothing
     #[arg(long, value_name = "THING", conflicts_with_all = ["base", "base_manifest", "live", "progress", "receipt", "new"])]
     states: Option<PathBuf>,
@@ -60,7 +64,8 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
-        let options = ImageOptions { live: self.live, read_holes: self.no_trust_holes, raw: self.raw, parallel: false };
+        let Args { live, no_trust_holes: read_holes, raw, .. } = self;
+        let options = &ImageOptions { live, read_holes, raw, parallel: false, state_dir: self.state_dir };
         if let Some(thing) = &self.states {
             return cli::print(&StateList { states: vec![ImageFile::state(thing, options)?] }.to_text());
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl, opcode};
+use rustix::process::{Flock, FlockType, fcntl_getlk};
 use serde::{Deserialize, Serialize};
 
 use crate::format::{Buffer, Pool};
@@ -86,7 +87,19 @@ impl Device {
             .map_err(|error| Fault::io("opening the target", &error))?;
         let device = Device::of_file(file, path.to_owned());
         device.lock(Duration::ZERO)?;
+        device.refuse_locked()?;
         Ok(device)
+    }
+
+    /// QEMU locks bytes of the images that its guests use. Such locks know nothing of flock.
+    fn refuse_locked(&self) -> Result<(), Fault> {
+        let all = Flock { length: 0, ..Flock::from(FlockType::WriteLock) };
+        match fcntl_getlk(&self.file, &all) {
+            Ok(Some(_)) => Err(Fault::new(Class::Claimed, "another program has locked parts of the target")
+                .hint("does a virtual machine use it? lslocks(8) tells who it is")),
+            // A file system without such locks.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// A regular file that somebody else opened and keeps others away from. The path is for people.

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::stamp::{Between, Birth, Evidence};
+use super::successor::Successor;
 use crate::format::{Digest, Header, Id, Time};
 use crate::state::{Class, Fault, Head, Held, Resumable, Standing, Unfinished, escape};
 
@@ -204,14 +205,12 @@ impl RecordFile {
     pub fn write(&self, record: &Record) -> Result<(), Fault> {
         let mut text = serde_json::to_string_pretty(record).unwrap_or_default();
         text.push('\n');
-        let mut temporary = self.0.as_os_str().to_owned();
-        temporary.push(".new");
         // Only one run at a time gets here: it holds the target.
-        let written = File::create(&temporary)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &self.0))
-            .and_then(|()| self.sync_directory());
-        written.map_err(|error| self.failed("writing the record", &error))
+        let successor = Successor::of(self.0.clone())?;
+        let written = successor.file().write_all(text.as_bytes());
+        written.map_err(|error| self.failed("writing the record", &error))?;
+        successor.sync()?;
+        successor.take_place()
     }
 
     /// Writes down, durably, that what the target holds is part old, part new from now on. `held`: what it held before, where

@@ -1,7 +1,8 @@
 //! What shows that a file or device was written or replaced since one looked.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{major, minor};
@@ -31,16 +32,20 @@ impl FileStamp {
         }
     }
 
-    /// Waits until a later write cannot get the time of this stamp: file systems take it from a clock that ticks every 1 to
-    /// 10 ms.
-    pub fn let_clock_tick(&self) {
-        const TICK: Duration = Duration::from_millis(20);
+    /// Waits until a later write cannot get the time of this stamp.
+    fn let_clock_tick(&self) {
         let seconds = u64::try_from(self.ctime.0).unwrap_or(0);
         let nanoseconds = u32::try_from(self.ctime.1).unwrap_or(0);
         let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        if changed.elapsed().unwrap_or_default() < TICK {
-            std::thread::sleep(TICK);
+        if changed.elapsed().unwrap_or_default() < self.tick() {
+            std::thread::sleep(self.tick());
         }
+    }
+
+    /// File systems take their times from a clock that ticks every 1 to 10 ms. Some keep only whole seconds of them (ext3, ext4
+    /// with inodes of 128 bytes), or every second one (FAT).
+    fn tick(&self) -> Duration {
+        Duration::from_millis(if self.mtime.1 == 0 && self.ctime.1 == 0 { 2100 } else { 20 })
     }
 }
 
@@ -74,6 +79,7 @@ impl Birth {
 }
 
 /// How much a block device was written to since it appeared. Not how often: to bring its cache to the medium counts there, too.
+/// To a partition also by who wrote to its whole disk, wherever that was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteCounters {
     /// Sectors of 512 bytes written and discarded.
@@ -81,9 +87,33 @@ pub struct WriteCounters {
 }
 
 impl WriteCounters {
-    /// The counters of the device with this number; `None` where the kernel keeps none.
+    /// The counters of the device with this number; `None` where the kernel keeps none, or was told not to count.
     pub fn of(rdev: u64) -> Option<WriteCounters> {
-        WriteCounters::parse(&std::fs::read_to_string(format!("{}/stat", sysfs(rdev))).ok()?)
+        let folder = PathBuf::from(sysfs(rdev));
+        let is_partition = folder.join("partition").exists();
+        let disk = if is_partition { folder.canonicalize().ok()?.parent()?.to_owned() } else { folder.clone() };
+        if fs::read_to_string(disk.join("queue/iostats")).is_ok_and(|text| text.trim() == "0") {
+            return None;
+        }
+        if is_partition { WriteCounters::of_partition(&folder, &disk) } else { WriteCounters::in_folder(&disk) }
+    }
+
+    /// Of the disk less those of its other partitions, of which one may be busy: until nothing is counted while they are added.
+    fn of_partition(partition: &Path, disk: &Path) -> Option<WriteCounters> {
+        const TRIES: usize = 1000;
+        let this = partition.canonicalize().ok()?;
+        (0..TRIES).find_map(|_| {
+            let before = WriteCounters::in_folder(disk)?;
+            let folders = fs::read_dir(disk).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+            let others = folders.filter(|folder| *folder != this && folder.join("partition").exists());
+            let others = others.map(|folder| Some(WriteCounters::in_folder(&folder)?.sectors)).sum::<Option<u64>>()?;
+            let after = WriteCounters::in_folder(disk)?;
+            (before == after).then_some(WriteCounters { sectors: before.sectors.wrapping_sub(others) })
+        })
+    }
+
+    fn in_folder(folder: &Path) -> Option<WriteCounters> {
+        WriteCounters::parse(&fs::read_to_string(folder.join("stat")).ok()?)
     }
 
     /// Columns as the kernel's Documentation/block/stat.rst counts them; discards are absent before Linux 4.18.
@@ -128,7 +158,7 @@ impl Evidence {
         if !meta.file_type().is_block_device() {
             return Evidence::File(FileStamp::of(meta));
         }
-        let text = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let text = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let folder = sysfs(meta.rdev());
         // A partition has none of its own; its disk's stands one folder above.
         let disk = text(&format!("{folder}/diskseq")).or_else(|| text(&format!("{folder}/../diskseq")));
@@ -136,6 +166,34 @@ impl Evidence {
             boot: text("/proc/sys/kernel/random/boot_id"),
             disk: disk.and_then(|number| number.parse().ok()),
             writes: WriteCounters::of(meta.rdev()),
+        }
+    }
+
+    /// Waits until what anybody writes from now on shows.
+    pub fn let_clock_tick(&self) {
+        match self {
+            Evidence::File(stamp) => stamp.let_clock_tick(),
+            Evidence::Device { .. } => {}
+        }
+    }
+
+    /// The kernel tells what is written.
+    pub fn is_counted(&self) -> bool {
+        match self {
+            Evidence::File(_) => true,
+            Evidence::Device { writes, .. } => writes.is_some(),
+        }
+    }
+
+    /// The same, where more was written since an earlier look than the kernel counted: nothing can be concluded from its
+    /// counters. So it is with the paths of NVMe before Linux 6.3, which count instead of the device that they lead to.
+    #[must_use]
+    pub fn after_writing(self, before: &Evidence) -> Evidence {
+        match self {
+            Evidence::Device { boot, disk, .. } if self.between(before) == Between::Untouched => {
+                Evidence::Device { boot, disk, writes: None }
+            }
+            Evidence::Device { .. } | Evidence::File(_) => self,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A file that takes another's place once it is whole.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,9 @@ use rustix::fs::{Access, access};
 
 use crate::state::{Class, Fault};
 
-/// The next content of a file, written beside it as `FILE.new`. Dropped before [`Successor::take_place`] it is removed, and
-/// the file stays as it was.
+/// The next content of a file, written beside it as `.FILE.siphon-new`. Dropped before [`Successor::take_place`] it is removed,
+/// and the file stays as it was.
 pub struct Successor {
-    /// Free of links, as far as it exists: a rename would replace the link.
     path: PathBuf,
     temporary: PathBuf,
     file: File,
@@ -32,19 +32,32 @@ impl Successor {
         access(directory(&free_of_links(path)), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(&error.into()))
     }
 
-    /// Begins it, with the permissions that the file has.
+    /// Begins it, with the permissions that the file has. The user gave the path: a link is followed, which a rename would
+    /// replace.
     pub fn create(path: &Path) -> Result<Successor, Fault> {
-        let path = free_of_links(path);
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        let failed = |error: &io::Error| Fault::io(format!("making {}", temporary.display()), error);
-        let file = File::create(&temporary).map_err(|error| failed(&error))?;
-        let successor = Successor { path, temporary: temporary.clone(), file };
+        let successor = Successor::of(free_of_links(path))?;
         if let Ok(meta) = successor.path.metadata() {
-            successor.file.set_permissions(meta.permissions()).map_err(|error| failed(&error))?;
+            let kept = successor.file.set_permissions(meta.permissions());
+            kept.map_err(|error| successor.failed("making", &error))?;
         }
         Ok(successor)
+    }
+
+    /// Begins that of a file which others may have put a link in the place of.
+    pub fn of(path: PathBuf) -> Result<Successor, Fault> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".siphon-new");
+        let temporary = directory(&path).join(name);
+        // What an earlier run left, or somebody put there: it is not written through, and a FIFO is not waited for.
+        let removed = fs::remove_file(&temporary).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+        match removed.and_then(|()| File::create_new(&temporary)) {
+            Ok(file) => Ok(Successor { path, temporary, file }),
+            Err(error) => Err(Fault::io(format!("making {}", temporary.display()), &error)),
+        }
     }
 
     /// What is to be written to.
@@ -71,7 +84,7 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        // Once it has taken its place there is nothing of this name any more. One that stays is overwritten by the next.
+        // Once it has taken its place there is nothing of this name any more.
         let _ = fs::remove_file(&self.temporary);
     }
 }

@@ -63,7 +63,7 @@ pub fn whole(image: &[u8]) -> Vec<u8> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("new.img");
     fs::write(&path, image).unwrap();
-    encoded(&mut ImageFile::whole(&path, ImageOptions::default()).unwrap())
+    encoded(&mut ImageFile::whole(&path, &ImageOptions::default()).unwrap())
 }
 
 /// The stream of an image since another.
@@ -72,7 +72,7 @@ pub fn since(base: &[u8], image: &[u8]) -> Vec<u8> {
     let [old, new] = ["old.img", "new.img"].map(|name| dir.path().join(name));
     fs::write(&old, base).unwrap();
     fs::write(&new, image).unwrap();
-    encoded(&mut ImageFile::since(&old, &new, ImageOptions::default(), || {}).unwrap())
+    encoded(&mut ImageFile::since(&old, &new, &ImageOptions::default(), || {}).unwrap())
 }
 
 /// Generations of one image: edited, cut, grown again, mostly zero, empty.

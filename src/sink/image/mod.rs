@@ -5,15 +5,15 @@
 
 mod target;
 
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::{Proof, Sink};
 use crate::format::{Change, Header, Image};
 use crate::host::device::Device;
-use crate::host::record::{HeldState, Receiving};
-use crate::host::stamp::Between;
+use crate::host::record::{HeldState, Receiving, RecordFile};
+use crate::host::stamp::{Between, Evidence};
 use crate::state::{Act, Checkpoint, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide};
 
 pub use super::Outcome;
@@ -81,10 +81,7 @@ impl RawImage {
 
     fn prepare(&self, header: &Header, image: &Image) -> Result<Stage, Fault> {
         let Options { path, state_dir, trust, by_content, replace, dry_run, manifest, notes: _ } = &self.options;
-        if manifest.as_ref().is_some_and(|manifest| absolute(manifest).is_ok_and(|file| Some(file) == absolute(path).ok())) {
-            // Neither may be there yet, so nothing else would notice before one took the other's place.
-            return Err(Fault::new(Class::Usage, "--manifest names the target itself"));
-        }
+        manifest.as_deref().map_or(Ok(()), |manifest| keep_apart(manifest, path))?;
         let target = Target::open(path, state_dir, *trust)?;
         let standing = if *by_content { target.standing_by_content()? } else { target.standing()? };
         let overrides = Overrides { rollback: false, replace: *replace };
@@ -160,6 +157,17 @@ impl Sink for RawImage {
     }
 }
 
+/// None of them may be there yet, so nothing else would notice before one took the other's place.
+fn keep_apart(manifest: &Path, target: &Path) -> Result<(), Fault> {
+    let Ok(manifest) = absolute(manifest) else { return Ok(()) };
+    let record = RecordFile::beside(target);
+    let taken = [(target, "the target itself"), (record.path(), "the record of the target")];
+    match taken.into_iter().find(|(path, _)| absolute(path).is_ok_and(|path| path == manifest)) {
+        Some((_, what)) => Err(Fault::new(Class::Usage, format!("--manifest names {what}"))),
+        None => Ok(()),
+    }
+}
+
 /// A refusal, with what is known of files and devices.
 fn explain(fault: Fault, target: &Target, head: &Head) -> Result<Fault, Fault> {
     Ok(match (head, &target.record) {
@@ -211,6 +219,10 @@ struct Writing {
     device: Arc<Device>,
     queue: WriteQueue,
     run: Receiving,
+    /// What it looked like before the first change.
+    before: Evidence,
+    /// Something else than zeros was written.
+    has_written: bool,
     /// What the target is before the first change, in its new size.
     beginning: Checkpoint,
     reached: Reached,
@@ -224,11 +236,10 @@ impl Writing {
         if target.device.is_none() {
             target.create()?;
         }
-        let before = target.record.as_ref().and_then(|record| record.receiving.as_ref());
-        let again = before.is_some();
+        let cut = target.record.as_ref().and_then(|record| record.receiving.as_ref());
         let defined = match (act, target.is_block) {
             (Act::Create | Act::Clear, true) => Some(0),
-            (Act::Apply | Act::Already, true) => before.and_then(|run| run.stale_from),
+            (Act::Apply | Act::Already, true) => cut.and_then(|run| run.stale_from),
             (_, false) => None,
         };
         let run = Receiving { stale_from: defined, ..Receiving::of(header, target.birth()?) };
@@ -238,7 +249,8 @@ impl Writing {
             // What is being replaced can no longer be begun from.
             record.held = None;
         }
-        say_receiving(&target, run.clone())?;
+        let before = target.evidence()?;
+        say_receiving(&target, before.clone(), run.clone())?;
         let beginning = match base {
             Some(checkpoint) => checkpoint.resized(image.new_size),
             None => Checkpoint::begin(header.from, image.old_size, image.new_size),
@@ -249,23 +261,25 @@ impl Writing {
             queue: WriteQueue::new(Arc::clone(&device), threads),
             device,
             run,
+            before,
+            has_written: false,
             beginning,
             reached: Reached::new(Duration::ZERO),
             new_size: image.new_size,
             defined,
             target,
         };
-        writing.resize(act, image, again)?;
+        writing.resize(act, image)?;
         Ok(writing)
     }
 
     /// Gives the target the image's size, and zeros to whatever is cut off or grows.
-    fn resize(&self, act: Act, image: &Image, again: bool) -> Result<(), Fault> {
+    fn resize(&self, act: Act, image: &Image) -> Result<(), Fault> {
         let Image { old_size, new_size, .. } = *image;
         match (act, self.target.is_block) {
             (Act::Apply, true) if new_size < old_size => self.device.zero(new_size, old_size - new_size),
-            // A run that was cut may have written there.
-            (Act::Apply, true) if again && new_size > old_size => self.device.zero(old_size, new_size - old_size),
+            // A run that was cut may have written there; and where the device grew, it holds what was there before.
+            (Act::Apply, true) if new_size > old_size => self.device.zero(old_size, new_size - old_size),
             (_, true) => Ok(()),
             // Cut first, so that what grows is zero whatever was there.
             (Act::Apply, false) => self.device.resize(old_size.min(new_size)).and_then(|()| self.device.resize(new_size)),
@@ -276,6 +290,7 @@ impl Writing {
     fn change(&mut self, change: Change) -> Result<(), Fault> {
         self.fill_to(change.offset(), change.end())?;
         self.reached.change(&change);
+        self.has_written |= matches!(change, Change::Data(_));
         self.queue.push(change)
     }
 
@@ -294,11 +309,9 @@ impl Writing {
     fn give_up(self) -> Result<bool, Fault> {
         let Some(checkpoint) = self.reached.cut().checkpoint(&self.beginning, self.run.to) else { return Ok(false) };
         self.queue.finish()?;
-        self.target.still_there()?;
-        say_receiving(
-            &self.target,
-            Receiving { checkpoint: Some(checkpoint.to_string()), stale_from: self.defined, ..self.run },
-        )?;
+        let seen = self.target.looked_at_last(&self.before, self.has_written, self.new_size)?;
+        let run = Receiving { checkpoint: Some(checkpoint.to_string()), stale_from: self.defined, ..self.run };
+        say_receiving(&self.target, seen, run)?;
         Ok(true)
     }
 
@@ -315,22 +328,22 @@ impl Writing {
 
     /// The commit: the record says what the target holds.
     fn record(self, proof: &Proof) -> Result<(), Fault> {
-        self.target.still_there()?;
+        let seen = self.target.looked_at_last(&self.before, self.has_written, self.new_size)?;
         let Some(records) = &self.target.records else { return Ok(()) };
         let ending = proof.ending();
         let held = HeldState::of(proof.header(), ending.to, ending.digest, self.new_size);
-        records.say_held(self.target.lasting.clone(), self.target.evidence()?, held)
+        records.say_held(self.target.lasting.clone(), seen, held)
     }
 }
 
 /// Writes down, durably, that what the target holds is part old, part new from now on.
-fn say_receiving(target: &Target, run: Receiving) -> Result<(), Fault> {
+fn say_receiving(target: &Target, seen: Evidence, run: Receiving) -> Result<(), Fault> {
     let Some(records) = &target.records else { return Ok(()) };
     if target.is_block {
         records.make_directory()?;
     }
     let held = target.record.as_ref().and_then(|record| record.held.clone());
-    records.say_receiving(target.lasting.clone(), target.evidence()?, run, held)
+    records.say_receiving(target.lasting.clone(), seen, run, held)
 }
 
 fn out_of_turn() -> Fault {

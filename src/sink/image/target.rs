@@ -168,14 +168,29 @@ impl Target {
         Ok(self.trust && if self.is_block { size >= held.size } else { size == held.size })
     }
 
-    /// The path still leads to what was written: nobody put another file there.
-    pub fn still_there(&self) -> Result<(), Fault> {
+    /// What is to be written down of it after the last byte, as far as it can be believed: it looked like `before` when the run
+    /// began, and is to have `size` bytes. That it is still there, and has them.
+    pub fn looked_at_last(&self, before: &Evidence, has_written: bool, size: u64) -> Result<Evidence, Fault> {
+        let seen = self.evidence()?;
+        self.still_there(size)?;
+        seen.let_clock_tick();
+        Ok(if has_written { seen.after_writing(before) } else { seen })
+    }
+
+    /// The path still leads to what was written, nobody put another file there, and its size is what it was made.
+    fn still_there(&self, size: u64) -> Result<(), Fault> {
         let Some(device) = &self.device else { return Ok(()) };
         let held = look(device)?;
-        match self.path.metadata() {
-            Ok(meta) if (meta.ino(), meta.dev()) == (held.ino(), held.dev()) => Ok(()),
-            _ => Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written")),
+        if !self.path.metadata().is_ok_and(|meta| (meta.ino(), meta.dev()) == (held.ino(), held.dev())) {
+            return Err(Fault::new(Class::Vanished, "the target was removed or replaced while it was written"));
         }
+        let is = device.size()?;
+        let fits = if self.is_block { is >= size } else { is == size };
+        if !fits {
+            let what = format!("somebody changed the target's size while it was written, to {is} bytes");
+            return Err(Fault::new(Class::Changed, what).hint("send it again"));
+        }
+        Ok(())
     }
 
     /// What tells a file from another one of the same number. Its record lies on the same file system; and a device has a name.

@@ -339,7 +339,7 @@ mod tests {
         let header = Header::new(id(200), None, Some(id(1)), Names::default());
         let manifest = Manifest::open(Some(&file), &header, &Image::new(0, 9)).unwrap();
         let written = manifest.write(&Held(vec![5; 9]), header.to, |_| {}).unwrap();
-        assert!(dir.path().join("manifest.new").exists() && !file.exists());
+        assert!(dir.path().join(".manifest.siphon-new").exists() && !file.exists());
         drop(written);
         assert_eq!(dir.path().read_dir().unwrap().count(), 0);
     }

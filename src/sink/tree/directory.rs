@@ -258,6 +258,8 @@ impl Run for Recorded {
         }
         let held = HeldState::of(header, ending.to, ending.digest, 0);
         let held = held.map(|held| HeldState { lacks: left.missing, unset: left.unset, ..held });
-        self.records.say_held(None, self.root.evidence()?, held).map(|()| None)
+        let seen = self.root.evidence()?;
+        seen.let_clock_tick();
+        self.records.say_held(None, seen, held).map(|()| None)
     }
 }

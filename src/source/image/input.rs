@@ -1,19 +1,19 @@
 //! A file or block device that is being read, and what shows that it stayed as it was.
 
-use std::fs::{File, FileType, Metadata};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::fs::{Advice, OFlags, SeekFrom, fadvise, seek};
 
 use crate::format::{Data, Pool, wire};
 use crate::host::device;
 use crate::host::holes::{Holes, Piece, trustworthy};
 use crate::host::lasting::lasting_name;
-use crate::host::record::{Record, RecordFile, STATE_DIR};
-use crate::host::stamp::{Between, Evidence};
+use crate::host::record::{Record, RecordFile};
+use crate::host::stamp::{Between, Birth, Evidence};
 use crate::state::{Class, Fault};
 
 /// What it looked like: which device it lies on or is, and what the kernel knows of its content.
@@ -63,8 +63,9 @@ impl Input {
             && access.trust_holes
             && trustworthy(&file).map_err(|error| failed(&error))?;
         let seen = look(&file.metadata().map_err(|error| failed(&error))?);
-        if let ((_, Evidence::File(stamp)), false) = (&seen, access.live) {
-            stamp.let_clock_tick();
+        if !access.live {
+            counted(path, &seen.1)?;
+            seen.1.let_clock_tick();
         }
         // A block device has the size of its end, a file that of its inode.
         let size = seek(&file, SeekFrom::End(0)).map_err(|error| failed(&error.into()))?;
@@ -90,16 +91,22 @@ impl Input {
         Arc::clone(&self.content)
     }
 
-    /// What image-apply wrote down of this very file or device; nothing, where that cannot be read.
-    pub fn record(&self) -> Option<Record> {
+    /// What image-apply wrote down of this very file or device. `state_dir`: where the records of devices lie.
+    pub fn record(&self, state_dir: &Path) -> Result<Option<Record>, Fault> {
+        let unread = |fault: Fault| fault.hint("--live reads the image as it is; what comes out has no state to go on from");
         if let Evidence::Device { .. } = self.seen.1 {
-            let lasting = lasting_name(self.seen.0)?;
-            let record = RecordFile::of_device(Path::new(STATE_DIR), &lasting).read().ok()??;
-            return (record.device == Some(lasting)).then_some(record);
+            let Some(lasting) = lasting_name(self.seen.0) else { return Ok(None) };
+            let record = RecordFile::of_device(state_dir, &lasting).read().map_err(unread)?;
+            return Ok(record.filter(|record| record.device == Some(lasting)));
         }
-        let record = RecordFile::beside(&self.path().canonicalize().ok()?).read().ok()??;
-        matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode)
-            .then_some(record)
+        let failed = |error| Fault::io(format!("looking at {}", self.path().display()), &error);
+        let record = RecordFile::beside(&self.path().canonicalize().map_err(failed)?).read().map_err(unread)?;
+        let birth = Birth::of(&self.content.metadata()?, 0);
+        Ok(record.filter(|record| {
+            let is_same =
+                matches!((&record.seen, &self.seen.1), (Evidence::File(then), Evidence::File(now)) if then.inode == now.inode);
+            is_same && record.receiving.as_ref().is_none_or(|run| run.birth.fits(&birth))
+        }))
     }
 
     /// Nobody wrote to it since it looked like this.
@@ -148,7 +155,7 @@ impl Input {
         if seek(&content.file, SeekFrom::End(0)).map_err(|error| content.failed("looking at", &error.into()))? != content.size {
             return Err(content.changed("changed its size"));
         }
-        match content.path.metadata() {
+        match content.named() {
             Ok(named) if look(&named) == self.seen => Ok(()),
             Ok(_) => Err(content.changed("was replaced")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -183,6 +190,15 @@ impl Content {
         Ok(Data::new(offset, buffer.freeze()))
     }
 
+    /// A fresh look at what stands at the path. Opened anew: NFS asks the server then, and may tell from memory else.
+    fn named(&self) -> io::Result<Metadata> {
+        if !self.path.metadata()?.is_file() {
+            return self.path.metadata();
+        }
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?.metadata()
+    }
+
     fn metadata(&self) -> Result<Metadata, Fault> {
         self.file.metadata().map_err(|error| self.failed("looking at", &error))
     }
@@ -213,6 +229,17 @@ fn sync(file: &File) -> io::Result<bool> {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What would be written to it meanwhile shows.
+fn counted(path: &Path, seen: &Evidence) -> Result<(), Fault> {
+    if seen.is_counted() {
+        return Ok(());
+    }
+    let what = format!("the kernel does not count what is written to {}", path.display());
+    Err(Fault::new(Class::Unsupported, what)
+        .hint("echo 1 > /sys/block/DISK/queue/iostats makes it count, where /sys is mounted")
+        .hint("--live reads it as it is; what comes out has no state to go on from"))
 }
 
 fn readable(path: &Path, kind: FileType) -> Result<(), Fault> {

@@ -6,7 +6,7 @@ mod compare;
 mod input;
 
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use self::input::{Access, Input};
 pub use self::parts::ImageParts;
 use crate::flow::{Ending, Source};
 use crate::format::{Change, Digest, Header, Id, Image, Names, Pool, wire};
+use crate::host::record::STATE_DIR;
 use crate::state::{Class, ContentRoot, Fault, State, file_source, file_state};
 
 /// Bytes read at once, cut at multiples of it: what one DATA extent holds at most.
@@ -24,7 +25,7 @@ const CHUNK: usize = 1 << 20;
 const SENDING_THREADS: usize = 1;
 
 /// What may be taken for granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOptions {
     /// The image may be in use and change while it is read: what comes out has no to-state.
     pub live: bool,
@@ -34,6 +35,15 @@ pub struct ImageOptions {
     pub raw: bool,
     /// Read and hash a whole image with all processors: nothing else keeps them busy.
     pub parallel: bool,
+    /// Where image-apply keeps the records of devices.
+    pub state_dir: PathBuf,
+}
+
+impl Default for ImageOptions {
+    fn default() -> ImageOptions {
+        let (live, read_holes, raw, parallel) = (false, false, false, false);
+        ImageOptions { live, read_holes, raw, parallel, state_dir: STATE_DIR.into() }
+    }
 }
 
 /// An image, and perhaps the base that it is compared with.
@@ -51,7 +61,7 @@ enum Reading {
 
 impl ImageFile {
     /// The whole image.
-    pub fn whole(path: &Path, options: ImageOptions) -> Result<ImageFile, Fault> {
+    pub fn whole(path: &Path, options: &ImageOptions) -> Result<ImageFile, Fault> {
         let new = open(path, options)?;
         let names = Names { source: name(path), from: Vec::new(), to: name(path) };
         let (header, image) = (Header::new(file_source(), None, None, names), Image::new(0, new.size()));
@@ -61,12 +71,12 @@ impl ImageFile {
 
     /// What differs from the image at `base`. Where the state of the base is not on record it is read to its end first;
     /// `slow` is called when that takes more than a second.
-    pub fn since(base: &Path, path: &Path, options: ImageOptions, slow: impl FnOnce()) -> Result<ImageFile, Fault> {
+    pub fn since(base: &Path, path: &Path, options: &ImageOptions, slow: impl FnOnce()) -> Result<ImageFile, Fault> {
         let new = open(path, options)?;
         // Its state is what the increment begins from: a base that changes cannot have one.
         let old = Input::open(base, Access { live: false, trust_holes: !options.read_holes })?;
-        finished(&old)?;
-        let (from, base_input) = match recorded_state(&old) {
+        finished(&old, &options.state_dir)?;
+        let (from, base_input) = match recorded_state(&old, &options.state_dir)? {
             Some(id) => (id, old),
             None => content_root(old, slow).map(|(root, old)| (file_state(root), old))?,
         };
@@ -77,7 +87,7 @@ impl ImageFile {
     }
 
     /// The one state that this image can be sent in, after reading all of it.
-    pub fn state(path: &Path, options: ImageOptions) -> Result<State, Fault> {
+    pub fn state(path: &Path, options: &ImageOptions) -> Result<State, Fault> {
         let (root, input) = content_root(open(path, options)?, || {})?;
         input.unchanged()?;
         Ok(State { id: file_state(root), seconds: input.modified()?, bytes: input.size(), name: name(path) })
@@ -130,10 +140,10 @@ impl Source for ImageFile {
 }
 
 /// Opens the image that is to be sent.
-fn open(path: &Path, options: ImageOptions) -> Result<Input, Fault> {
+fn open(path: &Path, options: &ImageOptions) -> Result<Input, Fault> {
     let input = Input::open(path, Access { live: options.live, trust_holes: !options.read_holes })?;
     if !options.live {
-        finished(&input)?;
+        finished(&input, &options.state_dir)?;
     }
     if !options.raw && input.is_qcow2()? {
         return Err(Fault::new(
@@ -147,11 +157,12 @@ fn open(path: &Path, options: ImageOptions) -> Result<Input, Fault> {
 }
 
 /// Refuses an image that an unfinished run of ours left part old, part new.
-fn finished(image: &Input) -> Result<(), Fault> {
-    match image.record() {
+fn finished(image: &Input, state_dir: &Path) -> Result<(), Fault> {
+    match image.record(state_dir)? {
         Some(record) if record.receiving.is_some() => {
             Err(Fault::new(Class::Unfinished, format!("an unfinished run left {} part old, part new", image.path().display()))
-                .hint("run the transfer into it again"))
+                .hint("run the transfer into it again")
+                .hint("if it was filled by other means since, remove its record, or pass --live"))
         }
         _ => Ok(()),
     }
@@ -160,10 +171,11 @@ fn finished(image: &Input) -> Result<(), Fault> {
 /// The state of an image that is on record beside it, where the record still fits and speaks of content.
 ///
 /// A state that came from elsewhere, such as a snapshot of a volume, has another id than its content.
-fn recorded_state(image: &Input) -> Option<Id> {
-    let record = image.record().filter(|record| record.device.is_none())?;
-    let held = record.held.filter(|held| held.source == file_source() && held.size == image.size())?;
-    (record.receiving.is_none() && image.fits(&record.seen)).then_some(held.id)
+fn recorded_state(image: &Input, state_dir: &Path) -> Result<Option<Id>, Fault> {
+    let record = image.record(state_dir)?.filter(|record| record.device.is_none());
+    let fitting = record.filter(|record| record.receiving.is_none() && image.fits(&record.seen));
+    let held = fitting.and_then(|record| record.held);
+    Ok(held.filter(|held| held.source == file_source() && held.size == image.size()).map(|held| held.id))
 }
 
 /// Reads all of an image, with all processors, and gives it back.

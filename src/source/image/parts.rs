@@ -5,6 +5,7 @@ use std::path::Path;
 use super::input::{Access, Input};
 use super::{CHUNK, finished};
 use crate::format::{Data, Pool};
+use crate::host::record::STATE_DIR;
 use crate::state::Fault;
 
 /// An image file or block device that nobody else changes, read where it is asked.
@@ -18,7 +19,7 @@ impl ImageParts {
     pub fn open(path: &Path) -> Result<ImageParts, Fault> {
         // Holes are not asked for, and so not believed: what is read is what is there.
         let input = Input::open(path, Access { live: false, trust_holes: false })?;
-        finished(&input)?;
+        finished(&input, Path::new(STATE_DIR))?;
         Ok(ImageParts { input, pool: Pool::new(CHUNK) })
     }
 
