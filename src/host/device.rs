@@ -150,9 +150,7 @@ impl Device {
 
     /// The dataset behind a zvol's node: links lag behind, and node numbers are used again.
     pub fn zvol_name(&self) -> Option<String> {
-        // SAFETY: the opcode's size is that of the array it fills.
-        let name = unsafe { ioctl(&self.file, ZvolName([0; 256])) }.ok()?;
-        std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+        zvol_name(&self.file)
     }
 
     /// Writes all of `bytes` at `offset`. Aligned memory at an aligned place is handed to the device as it is.
@@ -292,6 +290,17 @@ fn to_usize(len: u64) -> usize {
 pub fn open_unclaimed(path: &Path) -> Result<File, Fault> {
     let flags = OFlags::EXCL.bits().cast_signed();
     OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| open_failed(path, &error))
+}
+
+/// The same of a node that somebody else has claimed.
+pub fn zvol_behind(node: &Path) -> Option<String> {
+    zvol_name(&File::open(node).ok()?)
+}
+
+fn zvol_name(file: &File) -> Option<String> {
+    // SAFETY: the opcode's size is that of the array it fills.
+    let name = unsafe { ioctl(file, ZvolName([0; 256])) }.ok()?;
+    std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
 }
 
 struct ZvolName([u8; 256]);

@@ -103,24 +103,8 @@ impl Dataset {
 
     /// The same for one that is made where there is none: then `zfs create` itself says that nothing could hold it.
     pub fn find(name: &str) -> Result<Option<Dataset>, Fault> {
-        let arguments =
-            ["get", "-Hp", "-d", "1", "-t", "filesystem,volume,snapshot", "-o", "name,property,value,source", PROPERTIES, name];
-        let text = match command::run("zfs", arguments)? {
-            Ok(text) => text,
-            Err(failed) if is_absent(&failed) => return Ok(None),
-            Err(failed) => return Err(fault(name, &failed)),
-        };
-        let mut tables: BTreeMap<&str, BTreeMap<&str, Setting>> = BTreeMap::new();
-        for line in text.lines() {
-            let mut columns = line.split('\t');
-            if let (Some(of), Some(property), Some(value), Some(source)) =
-                (columns.next(), columns.next(), columns.next(), columns.next())
-            {
-                let setting = Setting { value: value.to_owned(), local: source == "local" };
-                tables.entry(of).or_default().insert(property, setting);
-            }
-        }
-        let own = tables.remove(name).ok_or_else(|| garbled(name))?;
+        let Some(tables) = Tables::of(name)? else { return Ok(None) };
+        let own = tables.get(name).ok_or_else(|| garbled(name))?;
         let mut snapshots: Vec<Snapshot> = tables
             .iter()
             .filter_map(|(of, table)| Some((of.strip_prefix(name)?.strip_prefix('@')?, table)))
@@ -129,16 +113,16 @@ impl Dataset {
         snapshots.sort_by_key(|snapshot| snapshot.createtxg);
         Ok(Some(Dataset {
             name: name.to_owned(),
-            guid: number(&own, "guid").ok_or_else(|| garbled(name))?,
-            volsize: number(&own, "volsize"),
-            volblocksize: number(&own, "volblocksize").unwrap_or(0),
+            guid: number(own, "guid").ok_or_else(|| garbled(name))?,
+            volsize: number(own, "volsize"),
+            volblocksize: number(own, "volblocksize").unwrap_or(0),
             volmode: own.get("volmode").cloned().unwrap_or_default(),
             readonly: own.get("readonly").cloned().unwrap_or_default(),
             atime: own.get("atime").cloned().unwrap_or_default(),
-            logical_referenced: number(&own, "logicalreferenced").unwrap_or(u64::MAX),
-            written: number(&own, "written").unwrap_or(u64::MAX),
-            receiving: local(&own, RECEIVING).filter(|run| run != ENDED),
-            hidden: local(&own, HIDDEN).is_some(),
+            logical_referenced: number(own, "logicalreferenced").unwrap_or(u64::MAX),
+            written: number(own, "written").unwrap_or(u64::MAX),
+            receiving: local(own, RECEIVING).filter(|run| run != ENDED),
+            hidden: local(own, HIDDEN).is_some(),
             snapshots,
         }))
     }
@@ -160,9 +144,77 @@ impl Dataset {
         Check::parse(snapshot.check.as_deref()?).filter(|check| check.home == self.guid).map(|check| check.run)
     }
 
+    /// Looks at it again; another one that has its name by now is refused.
+    pub fn again(&self) -> Result<Dataset, Fault> {
+        let now = Dataset::open(&self.name)?;
+        if now.guid == self.guid { Ok(now) } else { Err(renamed(&self.name)) }
+    }
+
     /// Looks up a dataset that must exist.
     pub fn open(name: &str) -> Result<Dataset, Fault> {
         Dataset::load(name)?.ok_or_else(|| Fault::new(Class::NotFound, format!("there is no dataset {name}")))
+    }
+}
+
+/// Somebody gave the name of a dataset to another one while we were at it.
+pub fn renamed(name: &str) -> Fault {
+    Fault::new(Class::Changed, format!("another dataset is called {name} by now")).hint("was it renamed while it was written to?")
+}
+
+/// What `zfs get` prints: of a dataset and its snapshots the properties.
+///
+/// It prints values as they are, and a user property may hold line breaks, and so whole lines that look like those of others.
+/// Whoever may set properties of a dataset below this one must have no say here: hence never a word of children.
+#[derive(Default)]
+struct Tables(BTreeMap<String, BTreeMap<String, Setting>>);
+
+impl Tables {
+    /// `None`: there is no such dataset.
+    fn of(name: &str) -> Result<Option<Tables>, Fault> {
+        let Some(text) = ask(name, &["-d", "1", "-t", "volume,snapshot"])? else { return Ok(None) };
+        // A volume itself comes first, and has no children.
+        if text.split('\t').next() == Some(name) {
+            return Tables::parse(name, &text).map(Some);
+        }
+        // Of a file system first what was written since the newest snapshot; then which that is.
+        let Some(own) = ask(name, &["-t", "filesystem"])? else { return Ok(None) };
+        let snapshots = ask(name, &["-d", "1", "-t", "snapshot"])?.unwrap_or_default();
+        Tables::parse(name, &(own + &snapshots)).map(Some)
+    }
+
+    fn parse(name: &str, text: &str) -> Result<Tables, Fault> {
+        let mut tables = Tables::default();
+        for line in text.lines() {
+            let mut columns = line.split('\t');
+            if let (Some(of), Some(property), Some(value), Some(source)) =
+                (columns.next(), columns.next(), columns.next(), columns.next())
+            {
+                let setting = Setting { value: value.to_owned(), local: source == "local" };
+                // Nothing is said twice, unless by a value.
+                if tables.0.entry(of.to_owned()).or_default().insert(property.to_owned(), setting).is_some() {
+                    return Err(garbled(name));
+                }
+            }
+        }
+        Ok(tables)
+    }
+
+    fn get(&self, name: &str) -> Option<&BTreeMap<String, Setting>> {
+        self.0.get(name)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&String, &BTreeMap<String, Setting>)> {
+        self.0.iter()
+    }
+}
+
+/// `None`: there is nothing of that name.
+fn ask(name: &str, of: &[&str]) -> Result<Option<String>, Fault> {
+    let words = ["get", "-Hp"].into_iter().chain(of.iter().copied());
+    match command::run("zfs", words.chain(["-o", "name,property,value,source", PROPERTIES, name]))? {
+        Ok(text) => Ok(Some(text)),
+        Err(failed) if is_absent(&failed) => Ok(None),
+        Err(failed) => Err(fault(name, &failed)),
     }
 }
 
@@ -179,11 +231,11 @@ pub fn node(name: &str) -> PathBuf {
     PathBuf::from("/dev/zvol").join(name)
 }
 
-fn number<T: std::str::FromStr>(table: &BTreeMap<&str, Setting>, key: &str) -> Option<T> {
+fn number<T: std::str::FromStr>(table: &BTreeMap<String, Setting>, key: &str) -> Option<T> {
     table.get(key)?.value.parse().ok()
 }
 
-fn local(table: &BTreeMap<&str, Setting>, key: &str) -> Option<String> {
+fn local(table: &BTreeMap<String, Setting>, key: &str) -> Option<String> {
     table.get(key).filter(|setting| setting.local).map(|setting| setting.value.clone())
 }
 
@@ -191,7 +243,7 @@ fn clones_of(setting: &Setting) -> Vec<String> {
     setting.value.split(',').filter(|clone| !["", "-"].contains(clone)).map(str::to_owned).collect()
 }
 
-fn snapshot_of(name: &str, table: &BTreeMap<&str, Setting>) -> Option<Snapshot> {
+fn snapshot_of(name: &str, table: &BTreeMap<String, Setting>) -> Option<Snapshot> {
     Some(Snapshot {
         name: name.to_owned(),
         guid: number(table, "guid")?,

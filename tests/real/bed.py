@@ -83,7 +83,8 @@ def vm(command, check=True, timeout=180, **more):
 def tank():
     """Makes the guest's pool, if no test on this bed has yet. It is mounted nowhere: a file system in it names its own place."""
     if "tank" not in vm("zpool list -H -o name", check=False).out.split():
-        vm("zpool create -O compression=off -O mountpoint=none tank /dev/ubda")
+        # Of sectors as the disks of today have them.
+        vm("zpool create -o ashift=12 -O compression=off -O mountpoint=none tank /dev/ubda")
 
 
 def enter_ceph():

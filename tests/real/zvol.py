@@ -1,9 +1,11 @@
 """Volumes as targets: what the tests of zvol-apply share."""
+import contextlib
 import json
 import os
 import random
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import bed
@@ -192,6 +194,32 @@ def volume(name, *states):
     for base, to in zip((None, *states), states):
         target.apply(of.stream(to, base))
     return of, target
+
+
+@contextlib.contextmanager
+def half_way(t, stream, code=0, options="", rest=True):
+    """A run that has half of its stream, and then gets the rest, or none of it; how it exits. What it said, in the end."""
+    slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {options} {t}'"
+    half, go_on = stream.stat().st_size // 2, Path(bed.work, f"go-on.{time.monotonic_ns()}")
+    rest = f"tail -c +{half + 1} {stream}" if rest else ":"
+    wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
+    first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; {rest}; }} | {slow}"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        for _ in range(100):
+            # A volume that is made for it is not there at once.
+            if t.sh("zfs get -H -o value siphon:receiving {t}", check=False).out.strip() not in ("", "-"):
+                break
+        else:
+            raise AssertionError("it is not receiving")
+        said = []
+        yield said
+        go_on.touch()
+        out, err = first.communicate(timeout=100)
+        said.append(err.decode())
+    finally:
+        first.kill()
+    same(first.returncode, code, err.decode())
 
 
 CHUNK = 128 << 10  # no block is larger: a volume passes over discards of less than a block

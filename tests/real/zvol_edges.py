@@ -1,13 +1,11 @@
 #!/usr/bin/python3
 """The volume as a device: zeros, sizes, space, and who else has it open."""
 import contextlib
-import subprocess
 import time
-from pathlib import Path
 
 import bed
 from bed import changed, content, main, refused, same, test, vm
-from zvol import NODE, SIZE, Source, Zvol, images, source, volume
+from zvol import NODE, SIZE, Source, Zvol, half_way, images, source, volume
 
 ODD = 10_485_761
 BLOCKS = (16384, 65536)
@@ -212,28 +210,6 @@ def a_volume_claimed_by_device_mapper_is_refused():
         t.sh("udevadm settle; dmsetup remove claim")
     t.nightly(of, "s2")
     t.at(images["s2"])
-
-
-@contextlib.contextmanager
-def half_way(t, stream, code=0, options=""):
-    """A run that has half of its stream, and then gets the rest; how it exits."""
-    slow = f"ssh -F $LAB_DIR/ssh_config vm 'PATH=/host{bed.options.bin}:$PATH; zvol-apply --mark {options} {t}'"
-    half, go_on = stream.stat().st_size // 2, Path(bed.work, f"go-on.{time.monotonic_ns()}")
-    wait = f"until [ -e {go_on} ]; do sleep 0.1; done"
-    first = subprocess.Popen(["bash", "-c", f"{{ head -c {half} {stream}; {wait}; tail -c +{half + 1} {stream}; }} | {slow}"],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        for _ in range(100):
-            if t.get("siphon:receiving") != "-":
-                break
-        else:
-            raise AssertionError("it is not receiving")
-        yield
-        go_on.touch()
-        out, err = first.communicate(timeout=100)
-    finally:
-        first.kill()
-    same(first.returncode, code, err.decode())
 
 
 @test

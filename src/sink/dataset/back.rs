@@ -58,5 +58,5 @@ pub fn go_back(
     if zfs::available(name)?.saturating_sub(freed) < room {
         zfs::wait_until_freed(name)?;
     }
-    Dataset::open(name)
+    dataset.again()
 }

@@ -60,6 +60,9 @@ impl Check {
     /// Refuses when somebody went back past it: what was written until then is gone. Asked under our claim on the dataset, under
     /// which nobody else wrote: all that is there is of the run, so that another check puts it back on record.
     pub fn look(&mut self, dataset: &Dataset) -> Result<(), Fault> {
+        if dataset.guid != self.record.home {
+            return Err(zfs::renamed(&dataset.name));
+        }
         if self.stage == Stage::Passed {
             return Err(self.refusal());
         }

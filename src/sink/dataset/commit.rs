@@ -31,30 +31,36 @@ pub struct Committing<'a> {
 }
 
 /// Takes the snapshot; the dataset with it, and what it is now. All that it is to hold is durable. Not if somebody went back past
-/// the check of the run.
-pub fn commit(name: &str, mut check: Option<Check>, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
-    let seen = Dataset::open(name)?;
-    let mut look = |dataset: &Dataset| check.as_mut().map_or(Ok(()), |check| check.look(dataset));
-    look(&seen)?;
+/// the check of the run, or gave the dataset's name to another one.
+pub fn commit(dataset: &Dataset, mut check: Check, what: &Committing<'_>) -> Result<(Dataset, Option<Marked>), Fault> {
+    let seen = dataset.again()?;
+    check.look(&seen)?;
     let committed = match snapshot(&seen, what) {
         // Somebody took the name since we looked.
-        Err(fault) if fault.class == Class::Exists => snapshot(&Dataset::open(name)?, what),
+        Err(fault) if fault.class == Class::Exists => snapshot(&dataset.again()?, what),
         taken => taken,
     }?;
     // Once more: in between there was no snapshot to be in anybody's way.
-    if let Err(fault) = look(&committed) {
+    if let Err(fault) = check.look(&committed) {
         let wrong = marks::marks(&committed).pop();
-        wrong.map_or(Ok(()), |wrong| zfs::destroy_snapshot(name, &wrong.snapshot.name))?;
+        wrong.map_or(Ok(()), |wrong| zfs::destroy_snapshot(&dataset.name, &wrong.snapshot.name))?;
         return Err(fault);
     }
-    if let Some(check) = check {
-        check.end();
-    }
+    check.end();
     let marked = if what.mark { marks::settle(&committed, what.hold)? } else { marks::marks(&committed).pop() };
     // It is committed, whatever becomes of these.
     let _ = marks::forget_pauses(&committed, None);
     let _ = check::forget(&committed);
     Ok((committed, marked))
+}
+
+/// Ends a run whose stream led to no state: what it wrote is durable, and nothing says what that is.
+pub fn end_without_state(dataset: &Dataset, mut check: Check) -> Result<(), Fault> {
+    // With sync=disabled durable was no more than a promise. The snapshot of a commit waits for its transaction group by itself.
+    zfs::sync_pool(&dataset.name)?;
+    check.look(&dataset.again()?)?;
+    check.destroy()?;
+    zfs::inherit(&dataset.name, zfs::RECEIVING)
 }
 
 /// Under its final name at once, where it is to be a mark. The names that are taken are those of `seen`.

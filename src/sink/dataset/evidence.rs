@@ -1,9 +1,10 @@
 //! Whether a dataset still holds what its newest mark holds.
 
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 
 use crate::foreign::zfs_send::{self, Record, Records, ZVOL_DATA};
 use crate::format::Digest;
+use crate::host::command::Running;
 use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
 use crate::state::{Class, Fault};
@@ -49,8 +50,25 @@ pub fn changed_until_check(dataset: &Dataset, newest: &Marked) -> Result<(bool, 
     Ok((changed, Some(check)))
 }
 
-/// The same without a claim, for a volume that nobody has open, or a file system: an answer for this moment.
-pub fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
+/// Something was written to a volume that has no snapshots of others, seen under our claim on it. And the check.
+pub fn holds_data_until_check(dataset: &Dataset) -> Result<(bool, Option<Check>), Fault> {
+    let check = Check::take(dataset)?;
+    Ok((holds_data_from(&check.full_name(), 0)?, Some(check)))
+}
+
+/// The same without a claim, for a volume that nobody has open: an answer for this moment.
+pub fn holds_data(dataset: &Dataset) -> Result<bool, Fault> {
+    zfs::sync_pool(&dataset.name)?;
+    holds_data_from(&dataset.name, 0)
+}
+
+/// Somebody wrote to a dataset since its newest mark, if it has one: without a claim, an answer for this moment.
+pub fn was_written(dataset: &Dataset) -> Result<bool, Fault> {
+    marks::marks(dataset).last().map_or(Ok(false), |newest| written_since(dataset, newest))
+}
+
+/// Somebody wrote to a volume that nobody has open, or to a file system, without a claim on it.
+fn written_since(dataset: &Dataset, newest: &Marked) -> Result<bool, Fault> {
     zfs::sync_pool(&dataset.name)?;
     if zfs::written_since(&dataset.name, &newest.snapshot.name)? == 0 {
         return Ok(false);
@@ -98,35 +116,57 @@ fn verify_standing(dataset: &Dataset) -> Result<Marked, Fault> {
 }
 
 fn changed_until(dataset: &Dataset, newest: &Marked, until: &str) -> Result<bool, Fault> {
-    let (running, output) = zfs::send(Some(&format!("{}@{}", dataset.name, newest.snapshot.name)), until)?;
+    let mark = format!("{}@{}", dataset.name, newest.snapshot.name);
+    let (running, output) = zfs::send(Some(&mark), until)?;
     let output = BufReader::new(output);
-    let changed = match dataset.volsize {
-        Some(size) => data_changed(output, size, newest.mark.size),
+    let Some(volume_size) = dataset.volsize else {
         // Names and attributes are content, too; all that is left is what is no record.
-        None => zfs_send::has_records(output),
+        return finish(running, zfs_send::has_records(output));
     };
-    match changed {
-        // The first changed block answers; what follows need not be read.
+    let (mut rest, image_size) = (None, newest.mark.size);
+    let is_change = |record: &Record| match *record {
+        // To the end of the object, from where its last block ends: ZFS says it of every volume whose size was set.
+        Record::Free { object: ZVOL_DATA, offset, len: u64::MAX } if volume_size >= image_size => {
+            rest = Some(offset);
+            false
+        }
+        // Behind the image all was zero. A volume that was made smaller than it lost what was behind its new end.
+        Record::Free { object: ZVOL_DATA, offset, .. } => offset < image_size,
+        Record::Write { object: ZVOL_DATA, offset, .. } => offset < volume_size,
+        Record::Write { .. } | Record::Free { .. } | Record::Other => false,
+    };
+    match (finish(running, any(output, is_change))?, rest.filter(|rest| *rest < image_size)) {
+        (false, Some(rest)) => holds_data_from(&mark, rest),
+        (changed, _) => Ok(changed),
+    }
+}
+
+/// Something was written to a volume at or behind this byte; told by all of a snapshot, or of a volume that nobody has open.
+fn holds_data_from(until: &str, rest: u64) -> Result<bool, Fault> {
+    let (running, output) = zfs::send(None, until)?;
+    let is_data = |record: &Record| match record {
+        Record::Write { object: ZVOL_DATA, offset, block } => offset.saturating_add(block.len()) > rest,
+        Record::Write { .. } | Record::Free { .. } | Record::Other => false,
+    };
+    finish(running, any(BufReader::new(output), is_data))
+}
+
+fn any(stream: impl Read, mut is_one: impl FnMut(&Record) -> bool) -> Result<bool, zfs_send::Error> {
+    let mut records = Records::open(stream)?;
+    while let Some(record) = records.record()? {
+        if is_one(&record) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn finish(running: Running, found: Result<bool, zfs_send::Error>) -> Result<bool, Fault> {
+    match found {
+        // The first one answers; what follows need not be read.
         Ok(true) => Ok(true),
         Ok(false) => running.finish().map(|()| false),
         // Its own failure explains more than a stream that ends too early.
         Err(error) => Err(running.finish().err().unwrap_or_else(|| Fault::new(Class::Io, format!("reading zfs send: {error}")))),
     }
-}
-
-/// Behind the image all was zero, so that freeing there changes nothing: a volume that grew says so. One that somebody made
-/// smaller than the image lost what was behind its new end.
-fn data_changed(stream: impl std::io::Read, volume_size: u64, image_size: u64) -> Result<bool, zfs_send::Error> {
-    let mut records = Records::open(stream)?;
-    while let Some(record) = records.record()? {
-        let (object, offset, size) = match record {
-            Record::Write { object, offset, .. } => (object, offset, volume_size),
-            Record::Free { object, offset, .. } => (object, offset, image_size),
-            Record::Other => continue,
-        };
-        if object == ZVOL_DATA && offset < size {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -12,10 +12,9 @@ use crate::state::{
 const PENDING: &str = "siphon-pending-";
 /// The longest full name of a snapshot: ZFS_MAX_DATASET_NAME_LEN less its NUL.
 const LIMIT_FULL_NAME: usize = 255;
-/// `logicalreferenced` of a volume that nothing was ever written to: three blocks of 2 KiB of its own bookkeeping.
-const BLANK_VOLUME: u64 = 6144;
-/// The same of a file system in which nothing was ever made. Its root is looked at before anything is done to it.
-const BLANK_FILE_SYSTEM: u64 = 12288;
+/// More than this is `logicalreferenced` of nothing that was never written to: bytes. For its own bookkeeping ZFS takes 6 KiB in
+/// a volume and 12 KiB in a file system where the pool has sectors of 512 bytes, 28 and 42 KiB where they have 4 KiB (2.1.11).
+const BLANK_AT_MOST: u64 = 1 << 20;
 
 /// A snapshot and the record that makes it a mark.
 #[derive(Clone, Debug)]
@@ -89,9 +88,9 @@ pub fn pauses(dataset: &Dataset) -> Vec<(Snapshot, Checkpoint)> {
 }
 
 /// Takes the snapshot that an unfinished run can go on from, in place of those there are, and renews the check above it.
-pub fn pause(name: &str, checkpoint: Checkpoint, mut check: Option<&mut Check>) -> Result<(), Fault> {
-    let before = Dataset::open(name)?;
-    check.as_mut().map_or(Ok(()), |check| check.look(&before))?;
+pub fn pause(dataset: &Dataset, checkpoint: Checkpoint, check: &mut Check) -> Result<(), Fault> {
+    let (name, before) = (&dataset.name, dataset.again()?);
+    check.look(&before)?;
     let called = format!("siphon-checkpoint-{}", checkpoint.id().short());
     let pause = Pause { home: before.guid, checkpoint };
     match zfs::snapshot(name, &called, zfs::MARK, &pause.to_text()) {
@@ -99,7 +98,7 @@ pub fn pause(name: &str, checkpoint: Checkpoint, mut check: Option<&mut Check>) 
         Err(fault) if fault.class == Class::Exists => return Ok(()),
         taken => taken?,
     }
-    if let Err(fault) = check.map_or(Ok(()), Check::renew) {
+    if let Err(fault) = check.renew() {
         zfs::destroy_snapshot(name, &called)?;
         return Err(fault);
     }
@@ -124,18 +123,19 @@ fn others_above(dataset: &Dataset, createtxg: u64) -> Vec<String> {
     dataset.snapshots.iter().filter(theirs).map(|snapshot| snapshot.name.clone()).collect()
 }
 
-/// What the properties alone say about a dataset. Whether the head still is what the newest mark holds needs the device: see
-/// [`super::super::zvol::Zvol`].
+/// What the properties alone say about a dataset. Whether the head still is what the newest mark holds, or is blank at all, needs
+/// the device or the root: see [`super::evidence`].
 pub fn standing(dataset: Option<&Dataset>) -> Standing {
     let absent = Standing { head: Head::Absent, marks: vec![], above: vec![], way_back: true, checkpoint: None };
     let Some(dataset) = dataset else { return absent };
     let marks = marks(dataset);
     let newest = marks.last().map_or(0, |marked| marked.snapshot.createtxg);
-    let blank = if dataset.volsize.is_some() { BLANK_VOLUME } else { BLANK_FILE_SYSTEM };
+    let may_be_blank =
+        dataset.logical_referenced <= BLANK_AT_MOST && dataset.snapshots.iter().all(|snapshot| is_of_a_run(dataset, snapshot));
     let head = match unfinished(dataset) {
         Some(Run { stream, from, to, .. }) => Head::Receiving(Unfinished { stream, from, to }),
         None if !marks.is_empty() => Head::AtMark,
-        None if dataset.snapshots.is_empty() && dataset.logical_referenced <= blank => Head::Blank,
+        None if may_be_blank => Head::Blank,
         None => Head::Foreign,
     };
     let last_pause = pauses(dataset).pop().filter(|(snapshot, _)| snapshot.createtxg > newest);

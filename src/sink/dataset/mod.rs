@@ -11,7 +11,7 @@ pub mod retention;
 
 pub(super) use back::go_back;
 pub(super) use begin::begin;
-pub(super) use commit::{Committing, commit};
+pub(super) use commit::{Committing, commit, end_without_state};
 
 use crate::state::{Class, Fault};
 

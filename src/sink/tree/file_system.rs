@@ -8,7 +8,7 @@ use crate::host::tree::Dir;
 use crate::host::zfs::{self, Dataset};
 use crate::sink::dataset::check::{self, Check};
 use crate::sink::dataset::marks::{self, Marked};
-use crate::sink::dataset::{Committing, begin, check_new, commit, evidence, go_back};
+use crate::sink::dataset::{Committing, begin, check_new, commit, end_without_state, evidence, go_back};
 use crate::state::{Act, Class, Fault, Head, NextStream, Overrides, Plan, Standing, decide};
 
 /// What a file system is created with, unless told otherwise: reading it is no change, and it can hold what a stream can.
@@ -155,7 +155,7 @@ impl FileSystem {
         if plan.act == Act::Clear {
             root.clear()?;
             // It would keep what was there, which there may be no space for beside the new.
-            check.as_mut().map_or(Ok(()), Check::renew)?;
+            check.renew()?;
         }
         let is_increment = plan.act == Act::Apply;
         let run = Received { options: self.clone(), dataset, check, root, modified, is_increment, open };
@@ -217,8 +217,8 @@ impl Drop for Open {
 pub struct Received {
     options: FileSystem,
     dataset: Dataset,
-    /// What the run stands on, if there is anything to go back to. Dropped while the root is locked.
-    check: Option<Check>,
+    /// What the run stands on. Dropped while the root is locked.
+    check: Check,
     root: Dir,
     modified: Time,
     /// What it begins from is a state, from which nobody can have removed anything.
@@ -252,34 +252,26 @@ impl Run for Received {
         // Nobody puts anything between what was written and the snapshot.
         self.open.close()?;
         let Some(state) = ending.to else {
-            zfs::sync_pool(&self.dataset.name)?;
-            if let Some(mut check) = self.check {
-                check.look(&Dataset::open(&self.dataset.name)?)?;
-                check.destroy()?;
-            }
-            zfs::inherit(&self.dataset.name, zfs::RECEIVING)?;
-            return Ok(None);
+            return end_without_state(&self.dataset, self.check).map(|()| None);
         };
-        let check = self.check.take();
-        let (committed, marked) = commit(&self.dataset.name, check, &self.committing(header, ending.digest, state, left)?)?;
+        let committing = committing(&self.options, header, ending.digest, state, left)?;
+        let (committed, marked) = commit(&self.dataset, self.check, &committing)?;
         end_run(&committed)?;
         Ok(marked)
     }
 }
 
-impl Received {
-    fn committing<'a>(
-        &self,
-        header: &'a Header,
-        digest: Option<Digest>,
-        state: Id,
-        Left { unset, .. }: Left,
-    ) -> Result<Committing<'a>, Fault> {
-        let digest = digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a dataset"))?;
-        let (to_name, stream) = (header.names.to.as_slice(), header.stream());
-        let FileSystem { mark, hold, .. } = self.options;
-        Ok(Committing { source: header.source, state, to_name, stream, size: 0, digest, root: None, unset, mark, hold })
-    }
+fn committing<'a>(
+    options: &FileSystem,
+    header: &'a Header,
+    digest: Option<Digest>,
+    state: Id,
+    Left { unset, .. }: Left,
+) -> Result<Committing<'a>, Fault> {
+    let digest = digest.ok_or_else(|| Fault::new(Class::Io, "only a stream can be committed to a dataset"))?;
+    let (to_name, stream) = (header.names.to.as_slice(), header.stream());
+    let FileSystem { mark, hold, .. } = *options;
+    Ok(Committing { source: header.source, state, to_name, stream, size: 0, digest, root: None, unset, mark, hold })
 }
 
 /// Whatever an increment finds missing was left out.

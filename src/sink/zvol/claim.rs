@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::host::device::{Device, Zeroing};
+use crate::host::device::{Device, Zeroing, zvol_behind};
 use crate::host::zfs::{self, Dataset};
 use crate::sink::dataset::marks;
-use crate::state::{Class, Fault};
+use crate::state::{Class, Fault, ZfsGuid};
 
 /// udev makes the link to a new node some 0.1 s after the fact; under load it took seconds.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -28,11 +28,15 @@ const HIDDEN: &str = "none";
 /// A device that is hidden again when it is let go.
 pub struct Exposure {
     name: String,
+    /// Of the volume, once it is known: what else has its name by now is not ours to hide.
+    pub guid: Option<ZfsGuid>,
     /// Hide it: it was hidden, or is ours to hide.
     pub hide: bool,
     /// That it was hidden was not set on the volume itself.
     inherited: bool,
     run_ended: bool,
+    /// It was looked at a moment ago, and is the volume.
+    is_settled: bool,
     /// There while the device is: once it was opened what the kernel says, because udev takes a link away and puts it back.
     shown_as: PathBuf,
 }
@@ -48,7 +52,7 @@ impl Exposure {
         // Until the device is ours, another run may be using it: hide then only what we showed.
         let hide = dataset.volmode.value == HIDDEN;
         let inherited = !dataset.volmode.local;
-        let exposure = Exposure::new(&dataset.name, hide, inherited);
+        let exposure = Exposure::new(&dataset.name, Some(dataset.guid), hide, inherited);
         if hide {
             zfs::set(&dataset.name, &[("volmode", SHOWN)])?;
         }
@@ -57,11 +61,12 @@ impl Exposure {
 
     /// Of a volume that we made, shown for now.
     pub fn of_new(name: &str) -> Exposure {
-        Exposure::new(name, true, false)
+        Exposure::new(name, None, true, false)
     }
 
-    fn new(name: &str, hide: bool, inherited: bool) -> Exposure {
-        Exposure { name: name.to_owned(), hide, inherited, run_ended: false, shown_as: zfs::node(name) }
+    fn new(name: &str, guid: Option<ZfsGuid>, hide: bool, inherited: bool) -> Exposure {
+        let (name, shown_as) = (name.to_owned(), zfs::node(name));
+        Exposure { name, guid, hide, inherited, run_ended: false, is_settled: false, shown_as }
     }
 
     /// Opens the volume's device for us alone, once it is there.
@@ -73,17 +78,22 @@ impl Exposure {
         Ok(Arc::new(device))
     }
 
+    fn is_still_there(&self) -> bool {
+        let is_it = |guid| !matches!(Dataset::find(&self.name), Ok(Some(dataset)) if dataset.guid != guid);
+        self.is_settled || self.guid.is_none_or(is_it)
+    }
+
     /// Ends the record of a run that has committed, or was left behind: in the call that hides the device, if there is one.
     pub fn end_run(&mut self, dataset: &Dataset) -> Result<(), Fault> {
         let stale = marks::is_record_stale(dataset);
-        self.run_ended = stale && self.hide;
+        (self.run_ended, self.is_settled) = (stale && self.hide, true);
         if stale && !self.hide { zfs::inherit(&self.name, zfs::RECEIVING) } else { Ok(()) }
     }
 }
 
 impl Drop for Exposure {
     fn drop(&mut self) {
-        if !self.hide {
+        if !self.hide || !self.is_still_there() {
             return;
         }
         let settings = [("volmode", HIDDEN), (zfs::RECEIVING, zfs::ENDED)];
@@ -107,18 +117,22 @@ impl Drop for Exposure {
 
 /// Opens the node, once it is there and is that of the dataset: links lag behind, and node numbers are used again.
 fn open_checked(node: &Path, name: &str, zeroing: Zeroing) -> Result<Option<Device>, Fault> {
-    if !node.exists() {
-        return Ok(None);
-    }
-    let device = match Device::open_block(node, zeroing) {
+    // A link that leads elsewhere a moment later must not matter.
+    let Ok(node) = node.canonicalize() else { return Ok(None) };
+    let is_its_own = |of: Option<String>| of.as_deref() == Some(name);
+    let device = match Device::open_block(&node, zeroing) {
         Ok(device) => device,
+        // Who is at it may be at another volume.
+        Err(fault) if matches!(fault.class, Class::Busy | Class::Mounted | Class::Claimed) => {
+            return if is_its_own(zvol_behind(&node)) { Err(fault) } else { Ok(None) };
+        }
         // The link was there, the node is not yet.
         Err(fault) if fault.class == Class::NotFound => return Ok(None),
         // Or it is there, and udev has not yet given it to its group.
-        Err(fault) if fault.class == Class::Permission && is_fresh(node) => return Ok(None),
+        Err(fault) if fault.class == Class::Permission && is_fresh(&node) => return Ok(None),
         Err(fault) => return Err(fault),
     };
-    Ok((device.zvol_name().as_deref() == Some(name)).then_some(device))
+    Ok(is_its_own(device.zvol_name()).then_some(device))
 }
 
 /// The node was made, or changed hands, just now.

@@ -12,7 +12,7 @@ use crate::host::device::Device;
 use crate::host::zfs::{self, Dataset};
 use crate::sink::dataset::check::{self, Check};
 use crate::sink::dataset::marks::{self, Marked};
-use crate::sink::dataset::{Committing, begin, check_new, commit, evidence, go_back};
+use crate::sink::dataset::{Committing, begin, check_new, commit, end_without_state, evidence, go_back};
 use crate::sink::{Cut, Durable, Request};
 use crate::state::{Act, Checkpoint, Class, Fault, Head, Held, Plan, Standing, decide};
 
@@ -35,7 +35,7 @@ pub struct Keeper {
     options: Options,
     request: Request,
     dataset: Dataset,
-    /// What the run stands on, if there is anything to go back to. Dropped while the device is ours.
+    /// What the run stands on, if it writes. Dropped while the device is ours.
     check: Option<Check>,
     device: Arc<Device>,
     plan: Plan,
@@ -49,12 +49,11 @@ pub struct Keeper {
 pub fn would(options: &Options, request: &Request) -> Result<(Plan, String), Fault> {
     let known = only_volume(Dataset::load(&options.name)?)?;
     let mut standing = marks::standing(known.as_ref());
-    if let (Head::AtMark, Some(dataset)) = (&standing.head, &known)
-        && let Some(newest) = marks::marks(dataset).last()
-        && evidence::written_since(dataset, newest)?
-    {
-        standing.head = Head::WrittenSince;
-    }
+    standing.head = match (standing.head, &known) {
+        (Head::AtMark, Some(dataset)) if evidence::was_written(dataset)? => Head::WrittenSince,
+        (Head::Blank, Some(dataset)) if evidence::holds_data(dataset)? => Head::Foreign,
+        (head, _) => head,
+    };
     let plan = decide(&standing, request.next, options.overrides)?;
     if let Some(dataset) = &known {
         check_base(dataset, &plan, request)?;
@@ -89,6 +88,7 @@ impl Keeper {
                 (dataset, standing, plan, check)
             }
         };
+        exposure.guid = Some(dataset.guid);
         check_base(&dataset, &plan, &request)?;
         let mut keeper = Keeper { options, request, dataset, check: None, device, plan, beginning: None, exposure };
         keeper.begin(&standing, check)?;
@@ -114,7 +114,7 @@ impl Keeper {
         if self.only_reads() {
             return Ok(());
         }
-        self.check = begin(&self.dataset, check, self.request.next)?;
+        self.check = Some(begin(&self.dataset, check, self.request.next)?);
         self.beginning = Some(self.request.beginning(standing));
         // What cannot be destroyed costs space and nothing else: each says itself what it holds.
         let _ = marks::forget_pauses(&self.dataset, self.plan.roll_back.as_ref().map(|held| held.name.as_str()));
@@ -139,8 +139,9 @@ impl Keeper {
     /// be done, or undone, this run goes on without.
     pub fn pause(&mut self, _: Durable, cut: Cut) -> bool {
         let begin = self.beginning.as_ref();
-        let Some(checkpoint) = begin.and_then(|begin| cut.checkpoint(begin, self.request.next.to)) else { return false };
-        let paused = marks::pause(&self.dataset.name, checkpoint, self.check.as_mut());
+        let checkpoint = begin.and_then(|begin| cut.checkpoint(begin, self.request.next.to));
+        let Some((checkpoint, check)) = checkpoint.zip(self.check.as_mut()) else { return false };
+        let paused = marks::pause(&self.dataset, checkpoint, check);
         if let Err(fault) = &paused {
             self.beginning = None;
             self.options.note(&format!("no checkpoint is kept: {}", fault.what));
@@ -179,36 +180,29 @@ impl Keeper {
 
     /// Takes the snapshot that is the commit of what was written. `None`: the stream led to no state.
     pub fn commit(mut self, _: Durable, to: Option<Id>, received: Received) -> Result<Option<Marked>, Fault> {
-        let name = &self.dataset.name;
         self.plan.check_end(to)?;
-        if self.only_reads() {
-            let marked = marks::settle(&self.dataset, self.options.hold)?;
-            let _ = check::forget(&self.dataset);
-            self.exposure.end_run(&self.dataset)?;
+        let Some(check) = self.check.take() else {
+            let dataset = self.dataset.again()?;
+            let marked = marks::settle(&dataset, self.options.hold)?;
+            let _ = check::forget(&dataset);
+            self.exposure.end_run(&dataset)?;
             return Ok(marked);
-        }
+        };
         let size = self.device.size()?;
         if size < self.request.new_size {
             let what = format!("somebody made the volume smaller than the image while it was written: {size} bytes");
             return Err(Fault::new(Class::TooSmall, what).hint("send it again"));
         }
         let Some(state) = to else {
-            // With sync=disabled durable was no more than a promise. A snapshot, below, waits for its transaction group.
-            zfs::sync_pool(name)?;
-            if let Some(mut check) = self.check {
-                check.look(&Dataset::open(name)?)?;
-                check.destroy()?;
-            }
-            zfs::inherit(name, zfs::RECEIVING)?;
-            return Ok(None);
+            return end_without_state(&self.dataset, check).map(|()| None);
         };
         let Request { next, source, to_name, new_size, .. } = &self.request;
         let Options { mark, hold, .. } = self.options;
         let (source, stream, size) = (*source, next.stream, *new_size);
         let Received { digest, root } = received;
         let (committed, marked) = commit(
-            name,
-            self.check,
+            &self.dataset,
+            check,
             &Committing { source, state, to_name, stream, size, digest, root, unset: false, mark, hold },
         )?;
         self.exposure.end_run(&committed)?;
@@ -304,23 +298,22 @@ fn settled_standing(options: &Options, device: &Device, just_shown: bool) -> Res
         marks::settle(&dataset, options.hold)?;
         dataset = Dataset::open(&options.name)?;
     }
-    let was_written = if just_shown { evidence::changed_until_check } else { evidence::written_since_claimed };
     let mut standing = marks::standing(Some(&dataset));
-    let mut check = None;
     // Of no run that counts.
     if !matches!(standing.head, Head::Receiving(_)) && check::forget(&dataset)? {
         dataset = Dataset::open(&options.name)?;
     }
-    if standing.head == Head::AtMark
-        && let Some(newest) = marks::marks(&dataset).last()
-    {
-        let (changed, taken) = was_written(&dataset, newest)?;
-        check = taken;
-        if changed {
-            standing.head = Head::WrittenSince;
-        }
+    let newest = marks::marks(&dataset).pop();
+    let ((changed, taken), otherwise) = match (&standing.head, &newest) {
+        (Head::AtMark, Some(newest)) if just_shown => (evidence::changed_until_check(&dataset, newest)?, Head::WrittenSince),
+        (Head::AtMark, Some(newest)) => (evidence::written_since_claimed(&dataset, newest)?, Head::WrittenSince),
+        (Head::Blank, _) => (evidence::holds_data_until_check(&dataset)?, Head::Foreign),
+        _ => ((false, None), Head::Foreign),
+    };
+    if changed {
+        standing.head = otherwise;
     }
-    Ok((dataset, standing, check))
+    Ok((dataset, standing, taken))
 }
 
 /// The plan in words, for a dry run.
