@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! rbd-diff-stream    copy(Rbd,    Normal(Encoder(stdout)))
-//! zvol-apply         copy(Decoder(stdin), Zvol)
+//! image-apply        copy(Decoder(stdin), RawImage)
+//! zvol-apply         copy(Decoder(stdin), Writing(Zvol))       in two processes: Writing(Remote) here, Zvol there
 //! a test             copy(Rbd,    Memory)                      must equal the piped result
 //! ```
 //!
-//! A sink commits on a [`Proof`], and only [`copy`] can make one: after the source has said that nothing is missing. So
-//! "marked without proof" does not compile. A sink that is dropped without commit has changed no mark; the next run
-//! finds the target *receiving* and knows what to do ([`crate::state::decide`]).
+//! A sink commits on a [`Proof`], and only [`copy`] can make one: after the source has said that nothing is missing. So a sink
+//! that commits without one does not compile. Where a sink is two halves, the half that parses has the proof, and tells the other
+//! one in plain words; that one trusts it with one target and no more. A sink that is dropped without commit has changed no mark;
+//! the next run finds the target *receiving* and knows what to do ([`crate::state::decide`]).
 
 use serde::{Deserialize, Serialize};
 

@@ -5,6 +5,11 @@
 //!
 //! Read [`flow`] first: it is the whole of what every tool does. The modules, in the order in which data flows:
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::print_stderr, clippy::print_stdout, reason = "a full disk ends no work, and lost output is told")
+)]
+
 pub mod format;
 pub mod state;
 pub mod flow;

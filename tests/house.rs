@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The layers, and which others each may use. A layer not named here must be given its walls first.
-const WALLS: [(&str, &[&str]); 10] = [
+const WALLS: [(&str, &[&str]); 9] = [
     ("format", &[]),
     ("state", &["format"]),
     ("flow", &["format", "state"]),
@@ -15,9 +15,8 @@ const WALLS: [(&str, &[&str]); 10] = [
     ("sink", &["format", "state", "flow", "foreign", "host"]),
     ("filter", &["format", "state", "flow"]),
     ("host", &["format", "state"]),
-    ("vault", &["format", "state", "host"]),
     // Progress is a trait of the filter that counts.
-    ("cli", &["format", "state", "filter"]),
+    ("cli", &["format", "state", "filter", "host"]),
 ];
 
 fn root() -> PathBuf {

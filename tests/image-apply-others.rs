@@ -247,7 +247,12 @@ fn links_in_the_place_of_temporary_files_are_not_written_through() {
 #[test]
 fn a_manifest_does_not_take_the_place_of_the_record() {
     let bed = Bed::new();
-    for taken in [&bed.target, &bed.record_file()] {
+    let (sub, link, alias) = (bed.dir.path().join("sub"), bed.dir.path().join("link"), bed.dir.path().join("alias"));
+    fs::create_dir(&sub).unwrap();
+    symlink("copy.img", &link).unwrap();
+    symlink(bed.dir.path(), &alias).unwrap();
+    // Neither is there yet, and no name is written as the other.
+    for taken in [bed.target.clone(), bed.record_file(), sub.join("../copy.img"), link, alias.join("copy.img")] {
         bed.refuse(&whole(b"x"), &["--manifest", taken.to_str().unwrap()], 2, "usage");
     }
     // Nor does what is written first: names that others could have are not taken.

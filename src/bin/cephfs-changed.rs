@@ -1,6 +1,6 @@
 //! cephfs-changed(1): what changed below a CephFS directory between two snapshots of it.
 
-use std::fs::read_to_string;
+use std::fs::read;
 use std::io::{BufWriter, ErrorKind, Write, stdout};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,7 @@ impl Tool for Args {
                 .hint(format!("{shown}@SNAP; `mkdir {shown}/.snap/SNAP` takes one"))
         })?;
         self.memory.as_deref().map(Successor::check).transpose()?;
+        stdio::refuse_closed_output()?;
         let as_text = self.list || stdio::output_is_terminal();
         let output: Box<dyn Write> = if as_text { Box::new(stdout()) } else { Box::new(stdio::output()?) };
         let output = BufWriter::with_capacity(TOGETHER, output);
@@ -107,14 +108,16 @@ impl Args {
     fn print_needs(&self) -> Result<(), Fault> {
         let end = if self.nul { b"\0" } else { b"\n" };
         let names: Vec<u8> = self.read_memory()?.iter().flat_map(Memory::needs).flat_map(|name| [name, end].concat()).collect();
-        stdout().write_all(&names).map_err(|error| Fault::io("standard output", &error))
+        cli::print_bytes(&names)
     }
 
     fn read_memory(&self) -> Result<Option<Memory>, Fault> {
         let Some(file) = &self.memory else { return Ok(None) };
-        match read_to_string(file) {
-            Ok(text) => Ok(Memory::parse(&text)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
+        match read(file) {
+            Ok(bytes) if Memory::was_one(&bytes) => Ok(String::from_utf8(bytes).ok().and_then(|text| Memory::parse(&text))),
+            Ok(_) => Err(Fault::new(Class::Exists, format!("{} is no memory of cephfs-changed", file.display()))
+                .hint("it would be written over: give --memory a file of its own")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Fault::io(format!("reading {}", file.display()), &error)),
         }
     }

@@ -9,6 +9,7 @@ use siphon::cli::{self, Tool, parse_size};
 use siphon::filter::Normal;
 use siphon::flow::{Source, copy};
 use siphon::foreign::rbd_diff::Version;
+use siphon::format::wire;
 use siphon::host::stdio;
 use siphon::sink::{Encoder, RawBytes as RawOutput, RbdDiffFile};
 use siphon::source::{Decoder, Identity, RawBytes, RbdDiff, SavedSizes, Zvol};
@@ -64,6 +65,7 @@ impl Tool for Args {
     }
 
     fn run(self) -> Result<(), Fault> {
+        self.check_use()?;
         let (input, output) = (stdio::input()?, stdio::output()?);
         let Some(from) = self.from else {
             let mut stream = Decoder::open(input)?;
@@ -76,8 +78,11 @@ impl Tool for Args {
                     .hint("zvol-apply writes a volume, and zfs send sends it")),
             };
         };
-        self.check_use(from)?;
-        let size = || self.size.ok_or_else(|| Fault::new(Class::Usage, "--size is needed: the format does not tell it"));
+        let size = || match self.size {
+            None => Err(Fault::new(Class::Usage, "--size is needed: the format does not tell it")),
+            Some(size) if size > wire::LIMIT_IMAGE => Err(Fault::new(Class::Usage, "--size is beyond the largest image")),
+            Some(size) => Ok(size),
+        };
         match from {
             Format::Raw => send(&mut RawBytes::new(input, size()?), output),
             Format::ZfsSend => {
@@ -90,19 +95,17 @@ impl Tool for Args {
 }
 
 impl Args {
-    /// Refuses options that this format has no use for: whoever gave one expects something of it.
-    fn check_use(&self, from: Format) -> Result<(), Fault> {
-        let is_diff = matches!(from, Format::RbdDiffV1 | Format::RbdDiffV2);
-        let unused = [
-            (self.size.is_some() && is_diff, "--size", "an rbd diff tells its size"),
-            (self.old_size.is_some() && from != Format::ZfsSend, "--old-size", "it is for zfs-send"),
-            (self.snap.is_some() && from != Format::RbdDiffV2, "--snap", "it is for rbd-diff-v2"),
+    /// Refuses options that the format has no use for.
+    fn check_use(&self) -> Result<(), Fault> {
+        let is_diff = matches!(self.from, Some(Format::RbdDiffV1 | Format::RbdDiffV2));
+        let is_sized = matches!(self.from, Some(Format::Raw | Format::ZfsSend));
+        let told = if is_diff { "an rbd diff tells its size" } else { "a stream tells its size" };
+        cli::refuse_unused([
+            (self.size.is_some() && !is_sized, "--size", told),
+            (self.old_size.is_some() && self.from != Some(Format::ZfsSend), "--old-size", "it is for --from zfs-send"),
+            (self.snap.is_some() && self.from != Some(Format::RbdDiffV2), "--snap", "it is for --from rbd-diff-v2"),
             (self.states.is_some() && !is_diff, "--states", "it is for rbd diffs"),
-        ];
-        match unused.into_iter().find(|(given, ..)| *given) {
-            Some((_, option, why)) => Err(Fault::new(Class::Usage, format!("{option} has no use here: {why}"))),
-            None => Ok(()),
-        }
+        ])
     }
 
     /// What is known of the states that a diff names.

@@ -50,6 +50,7 @@ impl Tool for Args {
             Some(file) => Box::new(BufReader::new(File::open(file).map_err(|error| Fault::io("opening the stream", &error))?)),
             None => Box::new(stdio::input()?),
         };
+        stdio::refuse_closed_output()?;
         let listing = Listing::new(BufWriter::new(std::io::stdout()), style);
         let summary = match AnyDecoder::open(input)? {
             AnyDecoder::Image(mut image) => summary(&copy(&mut image, listing)?),

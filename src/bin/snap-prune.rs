@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use siphon::cli::{self, RetentionOptions, Tool};
+use siphon::host::stdio;
 use siphon::state::{Candidate, Class, Fault, NIGHTLY, Outcome, Reason, StateList};
 
 /// Read a state list, print the names of the states that a retention policy lets go
@@ -32,7 +33,7 @@ impl Tool for Args {
             return Err(Fault::new(Class::Usage, "--dry-run prints nothing on standard output, and --json does")
                 .hint("--json alone deletes nothing"));
         }
-        let list = StateList::parse(std::io::stdin().lock())?;
+        let list = StateList::parse(stdio::input()?)?;
         if list.states.is_empty() {
             return Err(
                 Fault::new(Class::List, "the list has no states: there is nothing to judge").hint("is it the right image?")

@@ -10,7 +10,7 @@ use siphon::flow::copy;
 use siphon::format::{Beginning, Object, Tree};
 use siphon::host::stdio;
 use siphon::host::zfs::Dataset;
-use siphon::sink::dataset::marks;
+use siphon::sink::dataset::evidence;
 use siphon::sink::tree::{Directory, FileSystem, Keep, Outcome, Target};
 use siphon::source::Decoder;
 use siphon::state::{Fault, Overrides};
@@ -76,13 +76,21 @@ impl Tool for Args {
     fn run(self) -> Result<(), Fault> {
         let Args { all, replace, trust, dry_run, progress, .. } = self;
         match self.dataset {
-            Some(name) if self.common => cli::common(&marks::standing(Dataset::load(&name)?.as_ref())),
+            Some(name) if self.common => cli::common(&evidence::standing(Dataset::load(&name)?.as_ref())),
             Some(name) => {
                 let Args { mark, rollback, writable, properties, .. } = self;
                 let (hold, overrides, notes) = (!self.no_hold, Overrides { rollback, replace }, cli::note);
                 apply(FileSystem { name, mark, hold, overrides, writable, dry_run, properties, notes }, all, progress)
             }
             None => {
+                let why = "it is for file systems of ZFS: --dataset";
+                cli::refuse_unused([
+                    (self.mark, "--mark", why),
+                    (self.no_hold, "--no-hold", why),
+                    (self.rollback, "--rollback", why),
+                    (self.writable, "--writable", why),
+                    (!self.properties.is_empty(), "-o", why),
+                ])?;
                 let directory = Directory { path: self.path.unwrap_or_default(), replace, trust, dry_run };
                 if self.common { directory.ask(cli::common) } else { apply(directory, all, progress) }
             }

@@ -13,7 +13,7 @@ use siphon::flow::copy;
 use siphon::host::worker::Worker;
 use siphon::host::zfs::Dataset;
 use siphon::host::{sandbox, stdio};
-use siphon::sink::dataset::marks;
+use siphon::sink::dataset::evidence;
 use siphon::sink::image::{self, Outcome, RawImage, STATE_DIR};
 use siphon::sink::zvol::{Options, Zvol};
 use siphon::sink::{Keep, Remote, Writing, answer};
@@ -85,7 +85,7 @@ impl Tool for Args {
             return self.run_on_path();
         }
         if self.common {
-            return cli::common(&marks::standing(Dataset::load(&self.target)?.as_ref()));
+            return cli::common(&evidence::standing(Dataset::load(&self.target)?.as_ref()));
         }
         if self.worker {
             return self.write_behind_walls();
@@ -114,6 +114,15 @@ impl Args {
 
     /// What image-apply does, for those who have only this tool at hand.
     fn run_on_path(self) -> Result<(), Fault> {
+        let why = "a file or device keeps no snapshots";
+        cli::refuse_unused([
+            (self.mark, "--mark", why),
+            (self.no_hold, "--no-hold", why),
+            (self.rollback, "--rollback", why),
+            (self.shrink, "--shrink", "a file always gets the size of the image, and a device has its own"),
+            (self.block_size.is_some(), "--block-size", "it is for volumes"),
+            (!self.properties.is_empty(), "-o", "it is for volumes"),
+        ])?;
         let (path, state_dir) = (PathBuf::from(&self.target), PathBuf::from(STATE_DIR));
         let Args { replace, dry_run, manifest, .. } = self;
         let (trust, by_content, notes) = (false, false, cli::note);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::{print_bytes, say};
 use crate::state::{Class, Fault};
 
 /// A command-line tool.
@@ -43,18 +44,23 @@ pub fn main<T: Tool>() -> ExitCode {
         Err(error) => return usage(&name, &error),
     };
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("completions") {
-        clap_complete::generate(*shell, &mut full, name, &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut full, name.clone(), &mut script);
+        return end(&name, None, print_bytes(&script));
     }
     let tool = match T::from_arg_matches(&matches) {
         Ok(tool) => tool,
         Err(error) => return usage(&name, &error),
     };
     let subject = tool.subject();
-    match tool.run() {
+    end(&name, subject.as_deref(), tool.run())
+}
+
+fn end(name: &str, subject: Option<&str>, done: Result<(), Fault>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            report(&name, subject.as_deref(), &fault);
+            report(name, subject, &fault);
             ExitCode::from(fault.class.exit_code())
         }
     }
@@ -63,11 +69,10 @@ pub fn main<T: Tool>() -> ExitCode {
 fn usage(name: &str, error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // --help and --version
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return ExitCode::from(error.print().map_or(Class::Io.exit_code(), |()| 0));
     }
     let text = error.render().to_string();
-    eprintln!("{name}: {} [{}]", text.trim_end(), Class::Usage.word());
+    say(&format!("{name}: {} [{}]", text.trim_end(), Class::Usage.word()));
     ExitCode::from(Class::Usage.exit_code())
 }
 
@@ -77,8 +82,6 @@ fn report(name: &str, subject: Option<&str>, fault: &Fault) {
         return;
     }
     let subject = subject.map(|subject| format!("{subject}: ")).unwrap_or_default();
-    eprintln!("{name}: {subject}error: {fault}");
-    for hint in &fault.hints {
-        eprintln!("{name}: hint: {hint}");
-    }
+    say(&format!("{name}: {subject}error: {fault}"));
+    fault.hints.iter().for_each(|hint| say(&format!("{name}: hint: {hint}")));
 }

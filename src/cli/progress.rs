@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::say;
 use crate::filter::Progress;
 use crate::format::{Change, Header, Image, Totals, Tree, TreeChange};
 
@@ -73,7 +74,7 @@ impl Progress for Meter {
         self.bar.set_position(offset);
         if self.line_is_due() {
             let Totals { data_bytes, zero_bytes, .. } = totals;
-            eprintln!(r#"{{"offset":{offset},"size":{size},"data_bytes":{data_bytes},"zero_bytes":{zero_bytes}}}"#);
+            say(&format!(r#"{{"offset":{offset},"size":{size},"data_bytes":{data_bytes},"zero_bytes":{zero_bytes}}}"#));
         }
     }
 }
@@ -95,7 +96,7 @@ impl Progress<Tree> for Meter {
         self.bar.set_position(totals.data_bytes);
         if self.line_is_due() {
             let Totals { data_bytes, zero_bytes, .. } = totals;
-            eprintln!(r#"{{"entries":{entries},"data_bytes":{data_bytes},"zero_bytes":{zero_bytes}}}"#);
+            say(&format!(r#"{{"entries":{entries},"data_bytes":{data_bytes},"zero_bytes":{zero_bytes}}}"#));
         }
     }
 }

@@ -118,7 +118,7 @@ impl RetentionOptions {
         release: Option<impl FnMut(&Verdict) -> Outcome>,
     ) -> Result<(), Fault> {
         let subject = of.map(|of| format!("{of}: ")).unwrap_or_default();
-        let say = |what: &str| eprintln!("{}: {subject}{what}", env_name());
+        let say = |what: &str| super::say(&format!("{}: {subject}{what}", env_name()));
         at_most(&mut verdicts, self.at_most.unwrap_or(u64::MAX));
         if verdicts.iter().all(|verdict| verdict.reasons.contains(&Reason::NotOurs)) {
             say("note: none of the states is ours; --match says which names are");
@@ -154,7 +154,7 @@ impl RetentionOptions {
             if self.json {
                 print(&json(&verdict, error))?;
             } else if self.dry_run {
-                eprintln!("{}", row(&verdict));
+                super::say(&row(&verdict));
             }
         }
         match first {

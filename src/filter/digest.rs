@@ -2,7 +2,7 @@
 
 use crate::flow::{Proof, Sink};
 use crate::format::{Change, Digest, Header, Id, Image};
-use crate::state::{Block, Blocks, Class, Fault, RootHasher};
+use crate::state::{Block, Blocks, Class, Fault, RootHasher, check_size};
 
 /// Somebody who wants to see an image's blocks.
 pub trait Visitor {
@@ -75,6 +75,7 @@ impl<V: Visitor> Sink for Digester<V> {
             return Err(Fault::new(Class::Unsupported, "this stream is an increment: it does not say all that the image holds")
                 .hint("send the state whole, or take the digest of where the increment was applied"));
         }
+        check_size(image.new_size)?;
         self.size = image.new_size;
         self.blocks = Blocks::new(image.new_size);
         self.root = RootHasher::new(image.new_size);

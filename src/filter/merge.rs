@@ -2,7 +2,7 @@
 
 use crate::flow::{Ending, Source};
 use crate::format::{Change, Header, Id, Image, Names};
-use crate::state::{Class, Fault};
+use crate::state::{Class, Fault, escape};
 
 /// Reads streams side by side, and says of each range what the newest of them says of it.
 ///
@@ -51,7 +51,7 @@ impl<S: Source> Merge<S> {
 /// The second stream begins where the first one leads. `None`: the first one will say at its end.
 fn follows(to: Option<Id>, newer: &impl Source) -> Result<(), Fault> {
     let from = newer.header().from;
-    let name = String::from_utf8_lossy(&newer.header().names.to).into_owned();
+    let name = escape(&newer.header().names.to);
     match from {
         None => Err(Fault::new(Class::WrongBase, format!("the stream to {name} is whole, and only the first one may be"))),
         Some(_) if to.is_none() || to == from => Ok(()),

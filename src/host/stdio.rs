@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 
 use super::leave;
 use crate::state::{Class, Fault};
@@ -33,12 +34,24 @@ pub fn output_is_terminal() -> bool {
 
 /// Standard output as a stream. A terminal is refused.
 pub fn output() -> Result<File, Fault> {
+    refuse_closed_output()?;
     let stdout = io::stdout();
     if stdout.is_terminal() {
         return Err(Fault::new(Class::Usage, "refusing to write a binary stream to a terminal")
             .hint("send it through a pipe or into a file; `… | extent-inspect` shows it as text"));
     }
     own(stdout.as_fd(), "standard output")
+}
+
+/// Refuses a standard output that was closed: in its place Rust's runtime has opened /dev/null, for reading and writing.
+pub fn refuse_closed_output() -> Result<(), Fault> {
+    const NULL: (u32, u32) = (1, 3); // Documentation/admin-guide/devices.txt
+    let stdout = io::stdout();
+    let is_null = fstat(&stdout).is_ok_and(|stat| (major(stat.st_rdev), minor(stat.st_rdev)) == NULL);
+    if is_null && fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR) {
+        return Err(Fault::new(Class::Usage, "standard output is closed"));
+    }
+    Ok(())
 }
 
 /// An own descriptor of the same open file, so that no line buffering of the library lies between.

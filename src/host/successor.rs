@@ -89,8 +89,18 @@ impl Drop for Successor {
     }
 }
 
-fn free_of_links(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+/// Where a file is, or would be made.
+pub fn free_of_links(path: &Path) -> PathBuf {
+    const LINKS: usize = 40; // as the kernel follows at most
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match path.read_link() {
+            Ok(target) => path = directory(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    let (place, name) = (directory(&path).canonicalize(), path.file_name());
+    path.canonicalize().ok().or_else(|| Some(place.ok()?.join(name?))).unwrap_or(path)
 }
 
 fn directory(path: &Path) -> &Path {

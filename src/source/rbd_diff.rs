@@ -4,8 +4,8 @@ use std::io::Read;
 
 use crate::flow::{Ending, Source};
 use crate::foreign::rbd_diff::{Error, Record, Records, Version, open_container};
-use crate::format::{Change, Data, Header, Id, Image, Names};
-use crate::state::{Class, Fault, State, StateList};
+use crate::format::{Change, Data, Header, Id, Image, Names, wire};
+use crate::state::{Class, Fault, State, StateList, escape};
 
 /// Ranges of such a file may begin and end at any byte.
 const GRAIN: u32 = 1;
@@ -49,7 +49,7 @@ impl<R: Read> RbdDiff<R> {
             if records.about().to.as_deref() == snapshot.map(str::as_bytes) {
                 return RbdDiff::new(records, behind, identity);
             }
-            names.extend(records.about().to.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()));
+            names.extend(records.about().to.as_deref().map(escape));
             input = records.skip().map_err(failed)?;
         }
         Err(Fault::new(Class::NotFound, "the export does not lead there").hint(format!("it holds: {}", names.join(", "))))
@@ -59,7 +59,7 @@ impl<R: Read> RbdDiff<R> {
         let about = records.about();
         let (from, to) = (identity.find(about.from.as_deref()), identity.find(about.to.as_deref()));
         if let (Some(name), None) = (&about.from, from) {
-            let name = String::from_utf8_lossy(name);
+            let name = escape(name);
             return Err(Fault::new(Class::NotFound, format!("this diff begins from the snapshot {name}, whose id is not known"))
                 .hint("--states FILE tells ids: a list that `rbd-diff-stream --states` printed"));
         }
@@ -70,6 +70,9 @@ impl<R: Read> RbdDiff<R> {
                 format!("the diff leads to {size} bytes, and the snapshot of that name in the list has {told}"),
             )
             .hint("the list has to be as old as the diff: it was taken anew since"));
+        }
+        if about.size > wire::LIMIT_IMAGE {
+            return Err(failed(Error::Damaged(format!("{} bytes are more than an image has", about.size))));
         }
         let name = |name: &Option<Vec<u8>>| name.clone().unwrap_or_default();
         let names = Names { source: Vec::new(), from: name(&about.from), to: name(&about.to) };

@@ -47,8 +47,11 @@ fn finished<'a>(standing: &Standing, offered: &'a StateList) -> Result<Option<&'
                 format!("the target holds states (the newest is {newest}), but none of those offered"),
             )
             .hint("was the snapshot removed on the source, or was this another source's target?")
-            .hint("to send only what differs: `extent-digest` of the target's newest mark, and --base-manifest at the source")
-            .hint("a whole stream with --replace keeps the old states and replaces the live content"))
+            .hint("to send only what differs of an image: `extent-digest` of what the target holds, and --base-manifest at the source")
+            .hint(match standing.way_back {
+                true => "a whole stream with --replace keeps the old states and replaces the live content",
+                false => "a whole stream with --replace replaces what it holds: that state is lost",
+            }))
         }
     }
 }

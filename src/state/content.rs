@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use super::{Class, Fault};
 use crate::format::wire::BLOCK;
 use crate::format::{Data, Digest, Leaf};
 
@@ -86,6 +87,14 @@ impl Blocks {
         self.part.clear();
         Ok(())
     }
+}
+
+/// The largest image, in bytes, of which a digest is taken: 1 PiB, whose zeros take half an hour. A stream may declare any size.
+const LIMIT: u64 = 1 << 50;
+
+/// Refuses an image that is too large for a digest.
+pub fn check_size(size: u64) -> Result<(), Fault> {
+    if size <= LIMIT { Ok(()) } else { Err(Fault::new(Class::Unsupported, "no digest is taken of an image of more than 1 PiB")) }
 }
 
 /// The content root (extent-stream(5), "CONTENT ROOT") from an image's blocks in order.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::content::{Block, RootHasher};
+use super::content::{Block, RootHasher, check_size};
 use super::{Class, Fault};
 use crate::format::wire::{BLOCK, LIMIT_IMAGE};
 use crate::format::{Digest, Id, Leaf, all_zero};
@@ -201,10 +201,13 @@ fn entry_len(fine: bool) -> usize {
     size_of::<Leaf>() + grains * size_of::<GrainDigest>()
 }
 
-/// Whether a file that begins with these bytes is a manifest.
+/// Whether a file that begins with these bytes is a manifest. So many tell it: [`MANIFEST_MAGIC_LEN`].
 pub fn is_manifest(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
+
+/// Bytes that tell a manifest.
+pub const MANIFEST_MAGIC_LEN: usize = MAGIC.len();
 
 /// Reads a manifest. Nothing of it may be relied on before [`ManifestReader::entry`] gave `None`: only then its seal fits.
 pub struct ManifestReader<R: Read> {
@@ -235,6 +238,7 @@ impl<R: Read> ManifestReader<R> {
         let source = array_at(&head, 32).and_then(Id::from_wire);
         match (version, grain, source) {
             (VERSION, 0 | GRAIN_TOLD, Some(source)) if u32_at(&head, 48) == 0 && size <= LIMIT_IMAGE => {
+                check_size(size)?;
                 let header = ManifestHeader { size, source, fine: grain != 0 };
                 let (mut seal, root) = (blake3::Hasher::new(), RootHasher::new(size));
                 seal.update(&head);

@@ -6,7 +6,9 @@ use super::anchor::{Anchor, Look, Said};
 use super::list::{escape, unescape};
 use crate::format::{Id, Name, TreePath};
 
-/// The first line of the file.
+/// The first line of the file, of whatever version.
+const KIND: &[u8] = b"siphon-cephfs-memory\t";
+/// And of this one.
 const HEAD: &str = "siphon-cephfs-memory\t3\n";
 
 /// A line of its own.
@@ -63,6 +65,11 @@ impl Memory {
         let seal = blake3::hash(text.as_bytes());
         text.push_str(&format!("#end\t{}\t{seal}\n", self.linked.len()));
         text
+    }
+
+    /// It was one, perhaps of another version, or damaged: another may take its place. So may it that of nothing.
+    pub fn was_one(bytes: &[u8]) -> bool {
+        bytes.is_empty() || bytes.starts_with(KIND)
     }
 
     /// Reads it. `None`: it is damaged, or of another version.

@@ -125,7 +125,7 @@ fn decide_at_once(standing: &Standing, next: NextStream, overrides: Overrides) -
         Head::Absent if whole => plain(Act::Create),
         Head::Blank if whole => plain(Act::Clear),
         Head::Absent | Head::Blank => Err(Fault::new(Class::WrongBase, "the target is new, and the stream is an increment")
-            .hint("send the whole image first: leave --from or --base away")),
+            .hint("send all of it first: leave --from or --base away")),
         Head::Receiving(run) => receiving(standing, run, next, overrides),
         Head::AtMark => at_marks(standing, next, overrides),
         Head::WrittenSince if overrides.rollback && standing.way_back => back_then(standing, next, overrides),
@@ -133,7 +133,7 @@ fn decide_at_once(standing: &Standing, next: NextStream, overrides: Overrides) -
             let fault = Fault::new(Class::WrittenSince, format!("somebody wrote to the target since {}", newest_name(standing)));
             Err(match standing.way_back {
                 true => fault.hint("--rollback gives up what was written since"),
-                false => fault.hint("send the whole image with --replace"),
+                false => fault.hint("send all of it with --replace"),
             })
         }
         Head::Foreign => Err(Fault::new(Class::Foreign, "the target holds content that did not come from here")
@@ -159,8 +159,8 @@ fn receiving(standing: &Standing, run: &Unfinished, next: NextStream, overrides:
             "an unfinished run left the target between two states, and this stream leads elsewhere",
         )
         .hint(match run.to {
-            Some(_) => "run the same transfer again, or send the whole image",
-            None => "send the whole image",
+            Some(_) => "run the same transfer again, or send all of it",
+            None => "send all of it",
         }));
     }
     back_then(standing, next, overrides)
@@ -194,7 +194,7 @@ fn back_then(standing: &Standing, next: NextStream, overrides: Overrides) -> Res
 fn at_marks(standing: &Standing, next: NextStream, overrides: Overrides) -> Result<Plan, Fault> {
     let Some((newest, older)) = standing.marks.split_last() else {
         return Err(Fault::new(Class::WrongBase, "the target holds no state that an increment could begin from")
-            .hint("send the whole image: leave --from or --base away"));
+            .hint("send all of it: leave --from or --base away"));
     };
     if newest.is(next.to) {
         return Ok(Plan::new(Act::Already));
@@ -208,7 +208,10 @@ fn at_marks(standing: &Standing, next: NextStream, overrides: Overrides) -> Resu
             format!("the target holds states (the newest is {}), and the stream is whole", newest.name),
         )
         .hint("send an increment: --from \"$(… --states … | … common …)\"")
-        .hint("or --replace: the older states stay, the live content is replaced"));
+        .hint(match standing.way_back {
+            true => "or --replace: the older states stay, the live content is replaced",
+            false => "or --replace: what it holds is replaced, and that state is lost",
+        }));
     }
     let fault = |what: String| Fault::new(Class::WrongBase, what);
     match older.iter().rev().find(|held| held.is(next.from)) {

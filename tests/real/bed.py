@@ -161,12 +161,16 @@ def main(*parts):
     parser.add_argument("--full", action="store_true", help="all of the large counts")
     parser.add_argument("--only", metavar="WORD", action="append", help="tests whose name holds WORD")
     parser.add_argument("--without", metavar="NAME", action="append", default=[], help="not this test")
+    parser.add_argument("--list", action="store_true", help="say which tests there are")
     parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument("--bin", default="target/release", help="directory of the built tools")
     options = parser.parse_args()
     options.bin = str((ROOT / options.bin).resolve())
     chosen = [t for t in TESTS if t.__name__ not in options.without
               and (not options.only or any(word in t.__name__ for word in options.only))]
+    if options.list:
+        print(*(t.__name__ for t in chosen), sep="\n")
+        return
     # Leave by way of `finally`, whatever ends us.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use siphon::cli::{self, PruneOptions, Tool};
+use siphon::host::stdio;
 use siphon::host::zfs::{self, Dataset};
 use siphon::sink::dataset::evidence;
 use siphon::sink::dataset::marks::{self, Marked};
@@ -108,7 +109,7 @@ impl Tool for Args {
     fn run(self) -> Result<(), Fault> {
         match self.verb {
             Verb::Mark { committed, no_hold, target } => mark(&target, committed, !no_hold),
-            Verb::Common { target } => cli::common(&marks::standing(Dataset::load(&target)?.as_ref())),
+            Verb::Common { target } => cli::common(&evidence::standing(Dataset::load(&target)?.as_ref())),
             Verb::Last(Listing { target, json }) => cli::print(&marks::newest(&target)?.to_line(&target, json)),
             Verb::List(Listing { target, json }) => cli::print(&marks::listing(&Dataset::open(&target)?, json)),
             Verb::Manifest { fine, target } => content::manifest(&target, fine),
@@ -131,7 +132,7 @@ impl Tool for Args {
 }
 
 fn mark(target: &str, committed: bool, hold: bool) -> Result<(), Fault> {
-    let told = if committed { None } else { Some(Receipt::parse(std::io::stdin())?) };
+    let told = if committed { None } else { Some(Receipt::parse(stdio::input()?)?) };
     let newest = marks::name_committed(target, told.as_ref(), hold)?;
     match told {
         Some(receipt) => cli::print(&Receipt { marked: true, snapshot: Some(newest.snapshot.name), ..receipt }.to_line()),

@@ -6,8 +6,9 @@ use crate::foreign::zfs_send::{self, Record, Records, ZVOL_DATA};
 use crate::format::Digest;
 use crate::host::command::Running;
 use crate::host::device::Device;
+use crate::host::tree::Dir;
 use crate::host::zfs::{self, Dataset};
-use crate::state::{Class, Fault};
+use crate::state::{Class, Fault, Head, Standing};
 
 use super::check::Check;
 use super::marks::{self, Marked};
@@ -56,10 +57,23 @@ pub fn holds_data_until_check(dataset: &Dataset) -> Result<(bool, Option<Check>)
     Ok((holds_data_from(&check.full_name(), 0)?, Some(check)))
 }
 
-/// The same without a claim, for a volume that nobody has open: an answer for this moment.
-pub fn holds_data(dataset: &Dataset) -> Result<bool, Fault> {
-    zfs::sync_pool(&dataset.name)?;
-    holds_data_from(&dataset.name, 0)
+/// What the properties say of a dataset, and whether nothing was ever written to it: without a claim, an answer for this moment.
+pub fn standing(dataset: Option<&Dataset>) -> Standing {
+    let standing = marks::standing(dataset);
+    match dataset {
+        Some(dataset) if standing.head == Head::Blank && !is_blank(dataset) => Standing { head: Head::Foreign, ..standing },
+        _ => standing,
+    }
+}
+
+/// A volume that cannot be asked, because somebody has it open, is not known to be blank. A file system that is not mounted may
+/// be: tree-apply will look.
+fn is_blank(dataset: &Dataset) -> bool {
+    let name = &dataset.name;
+    match dataset.volsize {
+        Some(_) => !zfs::sync_pool(name).and_then(|()| holds_data_from(name, 0)).unwrap_or(true),
+        None => zfs::mounted_at(name).and_then(|path| Dir::root(&path)?.is_empty()).unwrap_or(true),
+    }
 }
 
 /// Somebody wrote to a dataset since its newest mark, if it has one: without a claim, an answer for this moment.

@@ -5,7 +5,7 @@
 
 mod target;
 
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::format::{Change, Header, Image};
 use crate::host::device::Device;
 use crate::host::record::{HeldState, Receiving, RecordFile};
 use crate::host::stamp::{Between, Evidence};
+use crate::host::successor::free_of_links;
 use crate::state::{Act, Checkpoint, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide};
 
 pub use super::Outcome;
@@ -159,13 +160,13 @@ impl Sink for RawImage {
 
 /// None of them may be there yet, so nothing else would notice before one took the other's place.
 fn keep_apart(manifest: &Path, target: &Path) -> Result<(), Fault> {
-    let Ok(manifest) = absolute(manifest) else { return Ok(()) };
-    let record = RecordFile::beside(target);
-    let taken = [(target, "the target itself"), (record.path(), "the record of the target")];
-    match taken.into_iter().find(|(path, _)| absolute(path).is_ok_and(|path| path == manifest)) {
-        Some((_, what)) => Err(Fault::new(Class::Usage, format!("--manifest names {what}"))),
-        None => Ok(()),
-    }
+    let (manifest, target) = (free_of_links(manifest), free_of_links(target));
+    let what = match manifest {
+        manifest if manifest == target => "the target itself",
+        manifest if manifest == RecordFile::beside(&target).path() => "the record of the target",
+        _ => return Ok(()),
+    };
+    Err(Fault::new(Class::Usage, format!("--manifest names {what}")))
 }
 
 /// A refusal, with what is known of files and devices.

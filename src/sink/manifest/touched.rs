@@ -3,10 +3,7 @@
 use std::ops::Range;
 
 use crate::format::wire::BLOCK;
-use crate::state::{Class, Fault};
-
-/// The largest image, in bytes, whose blocks are noted: 1 PiB, with 2 GiB of notes. A stream may declare any size.
-const LIMIT: u64 = 1 << 50;
+use crate::state::{Fault, check_size};
 
 /// A bit for each block of 64 KiB: 2 MiB of memory for 1 TiB of image, and only what was set is ever resident.
 pub(super) struct Touched {
@@ -18,10 +15,10 @@ pub(super) struct Touched {
 impl Touched {
     /// None of an image of `size` bytes.
     pub fn none(size: u64) -> Result<Touched, Fault> {
-        let too_large = || Fault::new(Class::Unsupported, "no manifest is kept of an image of more than 1 PiB");
+        check_size(size)?;
         let blocks = size.div_ceil(BLOCK as u64);
-        let words = usize::try_from(blocks.div_ceil(u64::BITS.into())).ok().filter(|_| size <= LIMIT);
-        Ok(Touched { words: vec![0; words.ok_or_else(too_large)?], blocks })
+        let words = usize::try_from(blocks.div_ceil(u64::BITS.into())).unwrap_or(usize::MAX);
+        Ok(Touched { words: vec![0; words], blocks })
     }
 
     /// Every block that holds any of the bytes from `offset` to `end`.
@@ -76,6 +73,6 @@ mod tests {
 
     #[test]
     fn a_declared_size_does_not_take_the_memory() {
-        assert_eq!(Touched::none(i64::MAX as u64).err().unwrap().class, Class::Unsupported);
+        assert_eq!(Touched::none(i64::MAX as u64).err().unwrap().class, crate::state::Class::Unsupported);
     }
 }

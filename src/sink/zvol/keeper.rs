@@ -1,7 +1,7 @@
 //! The keeper: the half of the sink that runs `zfs`, and never sees a byte of the stream.
 //!
-//! It is asked for three things, in plain values: to prepare the volume for a stream with these ids and sizes, to commit
-//! what was written, and to let go. So it can become a process of its own, with the parser behind a sandbox.
+//! It is asked in plain values: to prepare the volume for a stream with these ids and sizes, to keep a checkpoint, to commit what
+//! was written, to explain a failure. Mostly by another process, in which the parser runs behind a sandbox: [`crate::sink::Remote`].
 
 use std::sync::Arc;
 
@@ -48,12 +48,12 @@ pub struct Keeper {
 /// What would be done, in a plan and in words.
 pub fn would(options: &Options, request: &Request) -> Result<(Plan, String), Fault> {
     let known = only_volume(Dataset::load(&options.name)?)?;
-    let mut standing = marks::standing(known.as_ref());
-    standing.head = match (standing.head, &known) {
-        (Head::AtMark, Some(dataset)) if evidence::was_written(dataset)? => Head::WrittenSince,
-        (Head::Blank, Some(dataset)) if evidence::holds_data(dataset)? => Head::Foreign,
-        (head, _) => head,
-    };
+    let mut standing = evidence::standing(known.as_ref());
+    if let (Head::AtMark, Some(dataset)) = (&standing.head, &known)
+        && evidence::was_written(dataset)?
+    {
+        standing.head = Head::WrittenSince;
+    }
     let plan = decide(&standing, request.next, options.overrides)?;
     if let Some(dataset) = &known {
         check_base(dataset, &plan, request)?;
@@ -68,7 +68,7 @@ impl Keeper {
         let whole = request.next.from.is_none();
         let known = only_volume(if whole { Dataset::find(&options.name)? } else { Dataset::load(&options.name)? })?;
         // What can be refused without the device is refused before the device is shown to anybody.
-        let standing = marks::standing(known.as_ref());
+        let standing = if whole { marks::standing(known.as_ref()) } else { evidence::standing(known.as_ref()) };
         let plan = decide(&standing, request.next, options.overrides)?;
         let (mut exposure, block) = match &known {
             Some(dataset) => (Exposure::show(dataset)?, dataset.volblocksize),
