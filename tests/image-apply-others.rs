@@ -60,6 +60,13 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whatever is attached there next is counted again.
+        let _ = fs::write(self.setting("queue/iostats"), "1");
+    }
+}
+
 fn accepted(output: &Output) {
     assert!(output.status.success(), "{}", complaint(output));
 }

@@ -1,7 +1,7 @@
 //! extent-digest(1): what an image holds, as one root or as a manifest of its blocks.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read};
+use std::io::{BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use siphon::flow::copy;
 use siphon::format::Digest;
 use siphon::host::stdio;
 use siphon::source::{Decoder, ImageFile, ImageOptions, ImageParts};
-use siphon::state::{Class, Fault, MANIFEST_MAGIC_LEN, ManifestReader, Sample, is_manifest};
+use siphon::state::{Class, Fault, ManifestReader, Sample, tell_manifest};
 
 /// Take the digest of an image's content, or compare it with another's
 ///
@@ -83,12 +83,8 @@ impl Tool for Args {
 impl Args {
     fn content(&self) -> Result<Digested<()>, Fault> {
         if self.image.is_none() {
-            let mut input = self.input()?;
-            let mut begin = Vec::new();
-            let read = (&mut input).take(MANIFEST_MAGIC_LEN as u64).read_to_end(&mut begin);
-            read.map_err(|error| Fault::io("reading", &error))?;
-            let input = BufReader::new(begin.as_slice().chain(input));
-            if is_manifest(&begin) {
+            let (is_manifest, input) = tell_manifest(self.input()?).map_err(|error| Fault::io("reading", &error))?;
+            if is_manifest {
                 let (header, end) = ManifestReader::open(input)?.verify()?;
                 return Ok(Digested { root: end.root, size: header.size, state: end.state, visitor: () });
             }

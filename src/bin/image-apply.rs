@@ -8,7 +8,7 @@ use siphon::cli::{self, Meter, ProgressOption, Tool};
 use siphon::filter::Tally;
 use siphon::flow::copy;
 use siphon::host::stdio;
-use siphon::sink::image::{self, Options, Outcome, RawImage, STATE_DIR};
+use siphon::sink::image::{self, Options, RawImage, STATE_DIR};
 use siphon::source::Decoder;
 use siphon::state::Fault;
 
@@ -64,10 +64,7 @@ impl Tool for Args {
         }
         let input = stdio::input()?;
         let sink = Tally::new(RawImage::new(options), Meter::new(progress));
-        match copy(&mut Decoder::open(input)?, sink)? {
-            Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(words) => cli::print(&format!("{words}; nothing was changed\n")),
-        }
+        cli::print(&copy(&mut Decoder::open(input)?, sink)?.to_line())
     }
 }
 

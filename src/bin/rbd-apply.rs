@@ -10,7 +10,7 @@ use siphon::filter::Tally;
 use siphon::flow::copy;
 use siphon::host::ceph::{Access, Creation, Spec, feature};
 use siphon::host::stdio;
-use siphon::sink::rbd::{self, Options, Outcome, Rbd};
+use siphon::sink::rbd::{self, Options, Rbd};
 use siphon::source::Decoder;
 use siphon::state::{Fault, Overrides};
 
@@ -119,10 +119,7 @@ impl Tool for Args {
         }
         let input = stdio::input()?;
         let sink = Tally::new(Rbd::new(options), Meter::new(self.progress));
-        match copy(&mut Decoder::open(input)?, sink)? {
-            Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(plan) => cli::print(&format!("{}; nothing was changed\n", plan.would())),
-        }
+        cli::print(&copy(&mut Decoder::open(input)?, sink)?.to_line())
     }
 }
 

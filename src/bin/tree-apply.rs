@@ -11,7 +11,7 @@ use siphon::format::{Beginning, Object, Tree};
 use siphon::host::stdio;
 use siphon::host::zfs::Dataset;
 use siphon::sink::dataset::evidence;
-use siphon::sink::tree::{Directory, FileSystem, Keep, Outcome, Target};
+use siphon::sink::tree::{Directory, FileSystem, Keep, Target};
 use siphon::source::Decoder;
 use siphon::state::{Fault, Overrides};
 
@@ -102,10 +102,7 @@ fn apply(keeper: impl Keep, all: bool, progress: Option<ProgressOption>) -> Resu
     let beginning = Beginning::read(stdio::input()?, Tree::known_features());
     let reader = beginning.and_then(Beginning::of::<Tree>).map_err(Fault::from)?;
     let sink = Tally::new(Target::new(keeper, all, cli::note), Meter::new(progress));
-    match copy(&mut Decoder::of(reader), sink)? {
-        Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-        Outcome::Would(words) => cli::print(&format!("{words}; nothing was changed\n")),
-    }
+    cli::print(&copy(&mut Decoder::of(reader), sink)?.to_line())
 }
 
 fn main() -> ExitCode {

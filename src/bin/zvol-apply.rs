@@ -14,7 +14,7 @@ use siphon::host::worker::Worker;
 use siphon::host::zfs::Dataset;
 use siphon::host::{sandbox, stdio};
 use siphon::sink::dataset::evidence;
-use siphon::sink::image::{self, Outcome, RawImage, STATE_DIR};
+use siphon::sink::image::{self, RawImage, STATE_DIR};
 use siphon::sink::zvol::{Options, Zvol};
 use siphon::sink::{Keep, Remote, Writing, answer};
 use siphon::source::Decoder;
@@ -132,25 +132,14 @@ impl Args {
         }
         let input = stdio::input()?;
         let sink = Tally::new(RawImage::new(options), Meter::new(self.progress));
-        match copy(&mut Decoder::open(input)?, sink)? {
-            Outcome::Done(receipt) => cli::print(&receipt.to_line()),
-            Outcome::Would(words) => cli::print(&format!("{words}; nothing was changed\n")),
-        }
+        cli::print(&copy(&mut Decoder::open(input)?, sink)?.to_line())
     }
 
     fn options(self) -> Options {
-        Options {
-            name: self.target,
-            mark: self.mark,
-            hold: !self.no_hold,
-            overrides: Overrides { rollback: self.rollback, replace: self.replace },
-            shrink: self.shrink,
-            dry_run: self.dry_run,
-            block_size: self.block_size,
-            properties: self.properties,
-            manifest: self.manifest,
-            notes: cli::note,
-        }
+        let (hold, notes) = (!self.no_hold, cli::note);
+        let Args { target: name, mark, rollback, replace, shrink, dry_run, block_size, properties, manifest, .. } = self;
+        let overrides = Overrides { rollback, replace };
+        Options { name, mark, hold, overrides, shrink, dry_run, block_size, properties, manifest, notes }
     }
 }
 

@@ -10,3 +10,13 @@ pub enum Outcome {
     /// A dry run: the stream is whole, and this would be done with it, in words.
     Would(String),
 }
+
+impl Outcome {
+    /// What a tool prints of it: the receipt, or what a dry run would have done.
+    pub fn to_line(&self) -> String {
+        match self {
+            Outcome::Done(receipt) => receipt.to_line(),
+            Outcome::Would(words) => format!("{words}; nothing was changed\n"),
+        }
+    }
+}

@@ -201,13 +201,17 @@ fn entry_len(fine: bool) -> usize {
     size_of::<Leaf>() + grains * size_of::<GrainDigest>()
 }
 
-/// Whether a file that begins with these bytes is a manifest. So many tell it: [`MANIFEST_MAGIC_LEN`].
+/// Whether a file that begins with these bytes is a manifest.
 pub fn is_manifest(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// Bytes that tell a manifest.
-pub const MANIFEST_MAGIC_LEN: usize = MAGIC.len();
+/// Whether what is read is a manifest, and all of it to be read again.
+pub fn tell_manifest<R: Read>(mut input: R) -> io::Result<(bool, impl Read)> {
+    let mut begin = Vec::new();
+    input.by_ref().take(MAGIC.len() as u64).read_to_end(&mut begin)?;
+    Ok((is_manifest(&begin), io::Cursor::new(begin).chain(input)))
+}
 
 /// Reads a manifest. Nothing of it may be relied on before [`ManifestReader::entry`] gave `None`: only then its seal fits.
 pub struct ManifestReader<R: Read> {

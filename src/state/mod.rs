@@ -40,8 +40,8 @@ pub use identity::{
 pub(crate) use list::escape;
 pub use list::{State, StateList};
 pub use manifest::{
-    BlockDigest, Entry, FINE_GRAIN, GrainDigest, MANIFEST_MAGIC_LEN, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter,
-    grain_digest, is_manifest,
+    BlockDigest, Entry, FINE_GRAIN, GrainDigest, ManifestEnd, ManifestHeader, ManifestReader, ManifestWriter, grain_digest,
+    is_manifest, tell_manifest,
 };
 pub use mark::{Check, Home, Mark, Pause, Run, choose_name, escape_zfs_name};
 pub use memory::{Linked, Memory};

@@ -17,7 +17,7 @@ use crate::host::stamp::{Between, Evidence};
 use crate::host::successor::free_of_links;
 use crate::state::{Act, Checkpoint, Class, Fault, Head, NextStream, Overrides, Plan, Receipt, Standing, decide};
 
-pub use super::Outcome;
+use super::Outcome;
 use super::manifest::Manifest;
 use super::{KEPT, Reached, WriteQueue};
 pub use crate::host::record::STATE_DIR;

@@ -14,7 +14,7 @@ use crate::flow::{Proof, Sink};
 use crate::format::{Buffer, Change, Header, Image, Pool};
 use crate::host::ceph::{Access, Claimed, Creation, Reading, Spec};
 use crate::sink::manifest::{Content, Manifest};
-use crate::sink::{KEPT, Reached, Request};
+use crate::sink::{KEPT, Outcome, Reached, Request};
 use crate::state::{Class, Fault, Overrides, Plan, Receipt};
 
 pub use keeper::standing;
@@ -64,15 +64,6 @@ enum Stage {
     // In this order: the queue waits for its writes before the keeper lets go of the image.
     Writing(Queue, Box<Keeper>, Reached, Manifest),
     DryRun(Plan),
-}
-
-/// What became of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The image is in the stream's to-state, durably.
-    Done(Box<Receipt>),
-    /// A dry run: the stream is whole, and this would be done with it.
-    Would(Plan),
 }
 
 impl Rbd {
@@ -137,7 +128,7 @@ impl Sink for Rbd {
             Stage::Writing(queue, keeper, _, manifest) => (queue, keeper, manifest),
             Stage::DryRun(plan) => {
                 plan.check_end(proof.ending().to)?;
-                return Ok(Outcome::Would(plan));
+                return Ok(Outcome::Would(plan.would()));
             }
             Stage::Waiting => return Err(out_of_turn()),
         };

@@ -15,7 +15,7 @@ mod keep;
 mod place;
 mod way;
 
-pub use super::Outcome;
+use super::Outcome;
 pub use directory::Directory;
 pub use file_system::FileSystem;
 pub use keep::{Keep, Prepared, Run};
